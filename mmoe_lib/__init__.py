@@ -1,0 +1,1 @@
+"""Multi-gate Mixture-of-Experts, rerun: the library of the book."""
