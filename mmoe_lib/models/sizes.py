@@ -1,0 +1,56 @@
+"""The sizes that the paper's synthetic experiments use, by name, and how to count them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from mmoe_lib.models.baselines import SharedBottom, SingleTask
+from mmoe_lib.models.mixture import MMoE, OMoE
+
+ModelBuilder = Callable[..., nn.Module]
+"""Called as build(num_inputs, num_tasks, generator=...)."""
+
+PAPER_SIZES: dict[str, ModelBuilder] = {
+    # Section 3.3, figure 3: 16 shared units, towers of 8.
+    "Shared-Bottom-16": partial(SharedBottom, bottom_widths=(16,), tower_widths=(8,)),
+    # Section 5.1, figures 4 and 5: all three count 13,056 parameters in the paper's way of counting,
+    # weights of bottom (or experts) and of the towers' first layer: 8 experts of 16 units, towers of
+    # 8, and 113 = 13056 / (100 + 8 * 2) shared units.
+    "Shared-Bottom": partial(SharedBottom, bottom_widths=(113,), tower_widths=(8,)),
+    "OMoE": partial(OMoE, num_experts=8, expert_widths=(16,), tower_widths=(8,)),
+    "MMoE": partial(MMoE, num_experts=8, expert_widths=(16,), tower_widths=(8,)),
+    # Not in section 5.1: the Shared-Bottom-113 network once a task, the paper's own baseline of section 6.
+    "Single-Task": partial(SingleTask, bottom_widths=(113,), tower_widths=(8,)),
+}
+
+
+def paper_model(name: str) -> ModelBuilder:
+    """The builder of one of `PAPER_SIZES`.
+
+    Raises:
+        ValueError: If there is no such name.
+    """
+    if name not in PAPER_SIZES:
+        raise ValueError(f"model is {name!r}, expected one of {', '.join(PAPER_SIZES)}: choose one of these")
+    return PAPER_SIZES[name]
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trainable numbers of a model, biases, gates and outputs included."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def count_multiply_adds(model: nn.Module) -> int:
+    """Multiply-adds of one example's forward pass.
+
+    One a weight, and one a unit of an expert that a gate mixes. Biases, ReLU and softmax are left out, as is usual.
+    """
+    weights = sum(p.numel() for name, p in model.named_parameters() if "bias" not in name)
+    mixed = 0
+    if isinstance(model, OMoE | MMoE):
+        mixtures = model.num_tasks if isinstance(model, MMoE) else 1
+        mixed = mixtures * model.experts.num_experts * model.experts.num_outputs
+    return weights + mixed

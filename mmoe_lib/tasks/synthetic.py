@@ -1,0 +1,269 @@
+"""The synthetic pair of regression tasks of section 3.2, and how correlated its labels are.
+
+Source: Ma et al. (KDD 2018), section 3.2. The constants c, m, alpha and beta are not published;
+`CALIBRATED` reproduces the paper's figure 2, `PLE` follows Tang et al. (RecSys 2020).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmoe_lib.seeds import seeded_generator
+
+# A block of inputs is drawn at once for each run: fewer calls, and run r draws the same numbers
+# whether it is trained alone or among two hundred others.
+_STEPS_PER_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What turns a projection w'x into a label: y = w'x + sum_i sin(alpha_i w'x + beta_i) + noise.
+
+    Attributes:
+        name: How the book calls this set.
+        c: Length of both weight vectors.
+        alpha: Frequencies of the m sines, shared by both tasks.
+        beta: Phases of the m sines in radians, shared by both tasks.
+        num_inputs: The dimension d of the input.
+        noise_variance: Variance (not standard deviation) of the label noise.
+
+    Raises:
+        ValueError: If alpha and beta differ in length, or a size or variance is out of range.
+    """
+
+    name: str
+    c: float
+    alpha: tuple[float, ...]
+    beta: tuple[float, ...]
+    num_inputs: int = 100
+    noise_variance: float = 0.01
+
+    def __post_init__(self) -> None:
+        if len(self.alpha) != len(self.beta):
+            raise ValueError(
+                f"alpha has {len(self.alpha)} values and beta {len(self.beta)}, expected m of each: "
+                "give one frequency and one phase a sine"
+            )
+        if self.num_inputs < 2:
+            raise ValueError(
+                f"num_inputs is {self.num_inputs}, expected 2 or more: two directions are orthogonal"
+            )
+        if self.noise_variance < 0 or not math.isfinite(self.noise_variance):
+            raise ValueError(
+                f"noise_variance is {self.noise_variance}, expected 0 or more, and finite: give a variance"
+            )
+
+    @property
+    def m(self) -> int:
+        """The number of sines."""
+        return len(self.alpha)
+
+
+def ple_constants(seed: int = 0) -> Constants:
+    """The choice of Tang et al. (RecSys 2020): alpha, beta ~ N(0, 1), c = 1, m = 10, d = 512.
+
+    Their draw of alpha and beta is not published, so each seed is one draw of the same kind.
+    """
+    generator = seeded_generator(seed, "constants of PLE")
+    alpha, beta = torch.randn(2, 10, generator=generator, dtype=torch.float64).tolist()
+    return Constants("PLE", c=1.0, alpha=tuple(alpha), beta=tuple(beta), num_inputs=512)
+
+
+CALIBRATED = Constants("calibrated", c=0.568, alpha=(3.627, 6.449, 10.700, 13.654), beta=(math.pi / 2,) * 4)
+PLE = ple_constants()
+
+
+def check_correlation(p: float) -> None:
+    """Raise ValueError unless p is a cosine."""
+    if not -1.0 <= p <= 1.0:  # also catches NaN
+        raise ValueError(f"task correlation p is {p}, expected -1 <= p <= 1: it is a cosine")
+
+
+def task_weights(p: float, generator: torch.Generator, constants: Constants = CALIBRATED) -> Tensor:
+    """Draw the two weight vectors (section 3.2, steps 1 and 2).
+
+    Args:
+        p: Task correlation, the cosine of the two vectors, in [-1, 1].
+        generator: Source of the two random directions, on the CPU.
+        constants: Gives c and d.
+
+    Returns:
+        Weights of shape (2, d), float64; each row has length c, and their cosine is p.
+
+    Raises:
+        ValueError: If p is outside [-1, 1].
+    """
+    check_correlation(p)
+    first, second = torch.randn(2, constants.num_inputs, generator=generator, dtype=torch.float64)
+    # u1'u2 = 0, |u1| = |u2| = 1
+    u1 = first / first.norm()
+    u2 = second - (second @ u1) * u1
+    u2 = u2 / u2.norm()
+    # w1 = c u1,  w2 = c (p u1 + sqrt(1 - p^2) u2)
+    return constants.c * torch.stack([u1, p * u1 + math.sqrt(1.0 - p * p) * u2])
+
+
+def noiseless_labels(projections: Tensor, constants: Constants = CALIBRATED) -> Tensor:
+    """The label's signal w'x + sum_i sin(alpha_i w'x + beta_i), elementwise in the projections w'x."""
+    signal = projections
+    for alpha, beta in zip(constants.alpha, constants.beta, strict=True):
+        signal = signal + torch.sin(alpha * projections + beta)
+    return signal
+
+
+def make_labels(x: Tensor, weights: Tensor, noise: Tensor, constants: Constants = CALIBRATED) -> Tensor:
+    """Labels of both tasks (section 3.2, step 4).
+
+    Args:
+        x: Inputs, (..., B, d).
+        weights: Weight vectors, (..., 2, d).
+        noise: Standard normal numbers, (..., B, 2); one a label, added once, not once a sine.
+        constants: The sines and the noise variance.
+
+    Returns:
+        Labels (..., B, 2).
+    """
+    projections = x @ weights.transpose(-1, -2)  # (..., B, 2)
+    # y_k = w_k'x + sum_i sin(alpha_i w_k'x + beta_i) + eps_k,  eps_k ~ N(0, 0.01)
+    return noiseless_labels(projections, constants) + math.sqrt(constants.noise_variance) * noise
+
+
+def stream(
+    p: float,
+    seeds: Sequence[int],
+    batch_size: int,
+    constants: Constants = CALIBRATED,
+    *,
+    purpose: str = "training",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Fresh minibatches without end, for R runs at once, each with directions and data of its own.
+
+    Run r's numbers depend on its seed, on `purpose` and on the device alone, not on the other runs.
+    Its directions depend on the seed alone, so that training and validation see the same task.
+
+    Args:
+        p: Task correlation in [-1, 1].
+        seeds: One a run.
+        batch_size: Rows B of a minibatch.
+        constants: The task's constants.
+        purpose: Which of a run's streams: "training" and "validation" share no row.
+        device: Where to draw.
+        dtype: Of inputs and labels.
+
+    Yields:
+        Inputs (R, B, d) and labels (R, B, 2).
+
+    Raises:
+        ValueError: If p is outside [-1, 1], the batch is empty or there is no run.
+    """
+    check_correlation(p)
+    if batch_size < 1 or not seeds:
+        raise ValueError(f"got batch_size {batch_size} and {len(seeds)} seeds, expected 1 or more of each")
+    return _stream(p, tuple(seeds), batch_size, constants, purpose, torch.device(device), dtype)
+
+
+def _stream(
+    p: float,
+    seeds: tuple[int, ...],
+    batch_size: int,
+    constants: Constants,
+    purpose: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    weights = torch.stack([task_weights(p, seeded_generator(s, "directions"), constants) for s in seeds])
+    weights = weights.to(device=device, dtype=dtype)  # (R, 2, d)
+    generators = [seeded_generator(seed, purpose, device) for seed in seeds]
+    runs, rows, d = len(seeds), _STEPS_PER_BLOCK * batch_size, constants.num_inputs
+    x = torch.empty(runs, rows, d, device=device, dtype=dtype)
+    noise = torch.empty(runs, rows, 2, device=device, dtype=dtype)
+    while True:
+        for run, generator in enumerate(generators):
+            x[run].normal_(generator=generator)  # x ~ N(0, I)
+            noise[run].normal_(generator=generator)
+        y = make_labels(x, weights, noise, constants)
+        for start in range(0, rows, batch_size):
+            # Copies: a reader may keep a batch while the block is drawn anew.
+            yield x[:, start : start + batch_size].clone(), y[:, start : start + batch_size].clone()
+
+
+def hermite_coefficients(constants: Constants = CALIBRATED, terms: int = 400) -> Tensor:
+    """The label's signal g(z), z = u'x ~ N(0, 1), in normalised Hermite polynomials.
+
+    h_k = E[g(z) He_k(z)] / sqrt(k!) = E[g^(k)(z)] / sqrt(k!), and for one sine
+    E[sin^(k)(a z + b)] = a^k exp(-a^2 / 2) sin(b + k pi / 2), with a = alpha_i c.
+
+    Args:
+        constants: The task's constants.
+        terms: How many coefficients; a sine of amplitude a in z has spent its variance well before
+            k = a^2 + 10 a.
+
+    Returns:
+        Coefficients h_0 .. h_{terms - 1}, float64.
+    """
+    k = torch.arange(terms, dtype=torch.float64)
+    log_sqrt_factorial = torch.lgamma(k + 1) / 2
+    coefficients = torch.zeros(terms, dtype=torch.float64)
+    coefficients[1] = constants.c  # the linear part c z
+    for alpha, beta in zip(constants.alpha, constants.beta, strict=True):
+        a = alpha * constants.c
+        if a == 0.0:
+            coefficients[0] += math.sin(beta)
+            continue
+        # in logarithms: a^k and k! overflow long before their ratio does
+        size = torch.exp(k * math.log(abs(a)) - a * a / 2 - log_sqrt_factorial)
+        sign = torch.where((k % 2 == 1) & (a < 0), -1.0, 1.0)
+        coefficients += sign * size * torch.sin(beta + k * math.pi / 2)
+    return coefficients
+
+
+def signal_variance(constants: Constants = CALIBRATED) -> float:
+    """Variance V of the noiseless label: the sum of h_k^2 over k >= 1."""
+    return float(hermite_coefficients(constants)[1:].square().sum())
+
+
+def label_correlation(p: float, constants: Constants = CALIBRATED) -> float:
+    """Pearson correlation of the two labels in closed form (figure 2 without sampling).
+
+    corr(p) = sum_{k >= 1} h_k^2 p^k / (V + noise variance), by Mehler's formula.
+
+    Raises:
+        ValueError: If p is outside [-1, 1].
+    """
+    check_correlation(p)
+    squares = hermite_coefficients(constants)[1:].square()
+    powers = torch.tensor(p, dtype=torch.float64) ** torch.arange(1, len(squares) + 1)
+    return float((squares * powers).sum() / (squares.sum() + constants.noise_variance))
+
+
+def sample_label_correlations(
+    p: float, trials: int, points: int = 10_000, constants: Constants = CALIBRATED, *, seed: int = 0
+) -> Tensor:
+    """Figure 2 by sampling: the label correlation of `points` examples, `trials` times.
+
+    Args:
+        p: Task correlation in [-1, 1].
+        trials: Independent repetitions (the paper: 100), each with its own directions and data.
+        points: Examples a trial (the paper: 10,000).
+        constants: The task's constants.
+        seed: Trial t uses seed + t.
+
+    Returns:
+        One Pearson correlation a trial, float64, shape (trials,).
+    """
+    correlations = []
+    for trial in range(trials):
+        weights = task_weights(p, seeded_generator(seed + trial, "directions"), constants).float()
+        generator = seeded_generator(seed + trial, "figure 2")
+        x = torch.randn(points, constants.num_inputs, generator=generator)
+        noise = torch.randn(points, 2, generator=generator)
+        y = make_labels(x, weights, noise, constants).double()  # (points, 2)
+        correlations.append(torch.corrcoef(y.T)[0, 1])
+    return torch.stack(correlations)
