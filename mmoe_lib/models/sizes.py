@@ -46,7 +46,8 @@ def count_parameters(model: nn.Module) -> int:
 def count_multiply_adds(model: nn.Module) -> int:
     """Multiply-adds of one example's forward pass.
 
-    One a weight, and one a unit of an expert that a gate mixes. Biases, ReLU and softmax are left out, as is usual.
+    One a weight, and one a unit of an expert that a gate mixes. Biases, ReLU and softmax are left out, as
+    is usual.
     """
     weights = sum(p.numel() for name, p in model.named_parameters() if "bias" not in name)
     mixed = 0

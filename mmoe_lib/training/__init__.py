@@ -1,0 +1,18 @@
+"""Many runs of one model as one computation: the ensemble, Adam, losses, minibatches and the loop."""
+
+from mmoe_lib.training.batches import epochs
+from mmoe_lib.training.ensemble import Ensemble
+from mmoe_lib.training.history import DivergedError, History
+from mmoe_lib.training.loop import TrainingSettings, train
+from mmoe_lib.training.losses import binary_cross_entropy, squared_error
+
+__all__ = [
+    "DivergedError",
+    "Ensemble",
+    "History",
+    "TrainingSettings",
+    "binary_cross_entropy",
+    "epochs",
+    "squared_error",
+    "train",
+]

@@ -1,0 +1,173 @@
+"""R independently initialised runs of one model, held as one set of stacked parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+
+from mmoe_lib.seeds import seeded_generator
+from mmoe_lib.training.batches import check_finite
+from mmoe_lib.training.losses import Loss
+
+State = dict[str, Tensor]
+
+
+def checked_device(device: torch.device | str) -> torch.device:
+    """The device of that name ("auto": a GPU when there is one).
+
+    Raises:
+        ValueError: If torch knows no such device, or it is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        checked = torch.device(device)
+        torch.empty(0, device=checked)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device is {str(device)!r}, expected one that this machine has: use 'cpu' ({reason})"
+        ) from error
+    return checked
+
+
+class Ensemble:
+    """R runs of one model as one computation.
+
+    The model is an ordinary module for one run. The ensemble stacks the parameters of R of them and
+    lifts the module with `functional_call`, `grad` and `vmap`: run r is what training that module
+    alone would give. A single run is an ensemble of one.
+
+    Args:
+        build: Makes the model of one run from the generator of its initial weights.
+        seeds: One a run.
+        device: Where the parameters live: "cpu", "cuda" or "auto".
+        dtype: Of the parameters.
+
+    Attributes:
+        parameters: Stacked parameters by name, each (R, ...).
+        seeds: The seed of each run.
+
+    Raises:
+        ValueError: If there are no seeds, or the device is not there.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[torch.Generator], nn.Module],
+        seeds: Sequence[int],
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if not seeds:
+            raise ValueError("there are no seeds, expected one a run: give at least one")
+        self.device, self.dtype, self.seeds = checked_device(device), dtype, tuple(seeds)
+        modules = [build(seeded_generator(seed, "initialisation")) for seed in seeds]
+        # Weights are drawn on the CPU in float32, so a run starts alike on every device.
+        stacked, buffers = stack_module_state([module.to(self.device, dtype) for module in modules])
+        self.parameters: State = {name: value.detach().clone() for name, value in stacked.items()}
+        self.buffers: State = dict(buffers)
+        self._module = modules[0].requires_grad_(False)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def module(self, run: int) -> nn.Module:
+        """Run r as an ordinary module, a copy with its present weights."""
+        module = copy.deepcopy(self._module).requires_grad_(True)
+        state = {**self.parameters, **self.buffers}
+        module.load_state_dict({name: value[run].detach().clone() for name, value in state.items()})
+        return module
+
+    def copy_state(self) -> State:
+        """A copy of all parameters, for `load_state`."""
+        return {name: value.clone() for name, value in self.parameters.items()}
+
+    def load_state(self, state: State, runs: Tensor | None = None) -> None:
+        """Put back the parameters of all runs, or of those where the mask `runs` (R,) is true."""
+        rows = slice(None) if runs is None else runs
+        for name, value in self.parameters.items():
+            value[rows] = state[name][rows]
+
+    def gradients(self, loss: Loss, x: Tensor, y: Tensor) -> tuple[State, Tensor]:
+        """The gradient of each run's loss, summed over its tasks, and the losses.
+
+        Args:
+            loss: Outputs and labels (B, K) to one loss a task (K,).
+            x: Inputs (R, B, d), one batch a run, or (B, d), shared by all.
+            y: Labels (R, B, K) or (B, K).
+
+        Returns:
+            Gradients by parameter name, each (R, ...), and losses (R, K).
+        """
+
+        def objective(parameters: State, buffers: State, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = functional_call(self._module, (parameters, buffers), (x,))  # (B, K)
+            losses = loss(outputs, y)  # (K,)
+            return losses.sum(), losses
+
+        own = (0 if x.dim() == 3 else None, 0 if y.dim() == 3 else None)
+        lifted = vmap(grad(objective, has_aux=True), in_dims=(0, 0, *own))
+        return lifted(self.parameters, self.buffers, x, y)
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, *, rows: int = 8192) -> Tensor:
+        """Outputs of every run.
+
+        Args:
+            x: Inputs (N, d), shared by all runs, or (R, N, d).
+            rows: How many rows are computed at once, to bound memory.
+
+        Returns:
+            Outputs (R, N, K): real values or logits.
+
+        Raises:
+            ValueError: If an input is NaN or infinite, or of the wrong width.
+        """
+        return self._map_rows(lambda module, batch: module(batch), x, rows)
+
+    @torch.no_grad()
+    def gate_weights(self, x: Tensor, *, rows: int = 8192) -> Tensor:
+        """Gate weights of every run: inputs (N, d) or (R, N, d) to (R, N, K, n).
+
+        Raises:
+            TypeError: If the model has no gates.
+        """
+        if not hasattr(self._module, "gate_weights"):
+            raise TypeError(f"{type(self._module).__name__} has no gates, expected OMoE or MMoE")
+        return self._map_rows(_gate_weights, x, rows)
+
+    def _map_rows(self, function: Callable[[nn.Module, Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
+        check_finite("inputs", x)
+
+        def one_run(parameters: State, buffers: State, batch: Tensor) -> Tensor:
+            return functional_call(_Call(self._module, function), _prefixed(parameters, buffers), (batch,))
+
+        lifted = vmap(one_run, in_dims=(0, 0, 0 if x.dim() == 3 else None))
+        parts = [lifted(self.parameters, self.buffers, part) for part in x.split(rows, dim=-2)]
+        return torch.cat(parts, dim=1)
+
+
+def _gate_weights(module: nn.Module, x: Tensor) -> Tensor:
+    weights: Tensor = module.gate_weights(x)  # type: ignore[operator]
+    return weights
+
+
+class _Call(nn.Module):
+    """Lets `functional_call`, which calls a module's forward, call another of its methods."""
+
+    def __init__(self, module: nn.Module, function: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.module, self.function = module, function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.module, x)
+
+
+def _prefixed(*states: State) -> State:
+    return {f"module.{name}": value for state in states for name, value in state.items()}

@@ -1,0 +1,73 @@
+"""What a training leaves behind: losses, metrics, the best step of each run, or where it diverged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+
+class DivergedError(ArithmeticError):
+    """A loss or an input became NaN or infinite; the ensemble holds its last good state.
+
+    Attributes:
+        run: The first run it happened to.
+        seed: That run's seed.
+        step: The step (from 1) at which it happened.
+        good_step: The step after which the state that is kept was taken.
+    """
+
+    def __init__(self, what: str, run: int, seed: int, step: int, good_step: int) -> None:
+        super().__init__(
+            f"{what} of run {run} (seed {seed}) is NaN or infinite at step {step}, expected finite numbers: "
+            f"lower the learning rate or scale the data; the state after step {good_step} is kept"
+        )
+        self.run, self.seed, self.step, self.good_step = run, seed, step, good_step
+
+
+@dataclass
+class History:
+    """The course of R runs with K tasks.
+
+    Attributes:
+        seeds: One a run.
+        loss_steps: The steps at which a training loss was noted.
+        losses: For each, the mean training loss since the one before, (R, K).
+        evaluation_steps: The steps at which the metrics were evaluated.
+        metrics: By name, one (R,) tensor an evaluation.
+        best_step: The step whose weights each run keeps, (R,); 0 where nothing was monitored.
+        stopped_step: The step at which each run stopped improving for good, (R,); the last step if never.
+    """
+
+    seeds: tuple[int, ...]
+    loss_steps: list[int] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    evaluation_steps: list[int] = field(default_factory=list)
+    metrics: dict[str, list[Tensor]] = field(default_factory=dict)
+    best_step: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    stopped_step: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+
+    def loss_frame(self) -> pd.DataFrame:
+        """One row a step, run and task: columns step, seed, task, loss."""
+        rows = [
+            (step, seed, task, float(value))
+            for step, losses in zip(self.loss_steps, self.losses, strict=True)
+            for seed, row in zip(self.seeds, losses, strict=True)
+            for task, value in enumerate(row)
+        ]
+        return pd.DataFrame(rows, columns=["step", "seed", "task", "loss"])
+
+    def metric_frame(self) -> pd.DataFrame:
+        """One row an evaluation and run: columns step, seed, and one a metric.
+
+        Evaluations after a run had stopped are left out, as if it had been trained alone.
+        """
+        rows = [
+            (step, seed, *[float(values[index][run]) for values in self.metrics.values()])
+            for index, step in enumerate(self.evaluation_steps)
+            for run, seed in enumerate(self.seeds)
+            if step <= int(self.stopped_step[run])
+        ]
+        return pd.DataFrame(rows, columns=["step", "seed", *self.metrics])

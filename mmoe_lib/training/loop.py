@@ -1,0 +1,252 @@
+"""The training loop: steps, a look at the losses, evaluations, early stopping."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from mmoe_lib.training.adam import Adam
+from mmoe_lib.training.ensemble import Ensemble, State
+from mmoe_lib.training.history import DivergedError, History
+from mmoe_lib.training.losses import Loss
+
+Evaluate = Callable[[Ensemble], dict[str, Tensor]]
+"""Metrics of every run by name, each (R,)."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How long and how fast to train, and when to stop.
+
+    Attributes:
+        steps: Minibatches at most.
+        learning_rate: Adam's step size, one for all runs or one a run.
+        optimiser: Adam's other settings.
+        note_every: Steps between two entries of the loss history; NaN is also looked for then.
+        evaluate_every: Steps between two evaluations; 0 never evaluates.
+        monitor: The metric by which a run keeps its best state, or None to keep the last.
+        higher_is_better: Whether the monitored metric is to rise.
+        patience: Evaluations without improvement after which a run stops; None never stops early.
+        compile: Compile gradient and update into one step. Without a compiler: a warning, and plain steps.
+
+    Raises:
+        ValueError: If a number is out of range, or patience is given without a metric to monitor.
+    """
+
+    steps: int
+    learning_rate: float | Sequence[float] = 1e-3
+    optimiser: Adam = field(default_factory=Adam)
+    note_every: int = 100
+    evaluate_every: int = 0
+    monitor: str | None = None
+    higher_is_better: bool = True
+    patience: int | None = None
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("steps", self.steps, 1),
+            ("note_every", self.note_every, 1),
+            ("evaluate_every", self.evaluate_every, 0),
+            ("patience", 1 if self.patience is None else self.patience, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is {value}, expected {least} or more")
+        if (self.monitor or self.patience) and not (self.monitor and self.evaluate_every):
+            raise ValueError(
+                f"monitor is {self.monitor!r}, patience {self.patience} and evaluate_every {self.evaluate_every}, "
+                "expected a metric's name and a number of steps: the best state needs evaluations"
+            )
+
+
+def train(
+    ensemble: Ensemble,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    loss: Loss,
+    settings: TrainingSettings,
+    evaluate: Evaluate | None = None,
+    *,
+    progress: bool = True,
+    label: str = "training",
+) -> History:
+    """Train all runs of an ensemble together, in place.
+
+    Each step is one Adam update of every run on the sum of its task losses. A run that has stopped
+    early keeps the state of its best evaluation, whatever the others still do.
+
+    Args:
+        ensemble: The runs; afterwards it holds each run's best state when a metric is monitored, the
+            last state otherwise.
+        batches: Yields inputs and labels, (R, B, ...) or shared (B, ...).
+        loss: Outputs and labels (B, K) to one loss a task (K,).
+        settings: How long, how fast, when to stop.
+        evaluate: Computes the metrics; needed when `settings.evaluate_every` is not 0.
+        progress: Show a progress bar.
+        label: What the bar says.
+
+    Returns:
+        The history of every run.
+
+    Raises:
+        DivergedError: If a loss or an input becomes NaN or infinite; says which run and step, and the
+            ensemble keeps its last good state.
+        ValueError: If there is nothing to evaluate with, no such metric, or not one learning rate a run.
+    """
+    if settings.evaluate_every and evaluate is None:
+        raise ValueError(
+            f"evaluate_every is {settings.evaluate_every} but evaluate is None, expected a function of the ensemble"
+        )
+    learning_rates = _one_rate_a_run(settings.learning_rate, ensemble)
+    take_step = _compiled_if_asked(_Step(ensemble, loss, learning_rates, settings.optimiser), settings)
+    history = History(ensemble.seeds)
+    stopping = _EarlyStopping(ensemble, settings)
+    good_state, good_step = ensemble.copy_state(), 0
+    noted: list[Tensor] = []
+    sums: list[Tensor] = []
+
+    with tqdm(total=settings.steps, desc=label, unit="step", disable=None if progress else True) as bar:
+        for step in range(1, settings.steps + 1):
+            x, y = next(batches)
+            sums.append(x.sum() + y.sum())
+            noted.append(take_step(x, y, step))
+            evaluation = bool(settings.evaluate_every) and step % settings.evaluate_every == 0
+            if step % settings.note_every == 0 or step == settings.steps or evaluation:
+                losses = torch.stack(noted)  # (steps since the last note, R, K)
+                _check(ensemble, torch.stack(sums), losses, good_state, good_step)
+                history.loss_steps.append(step)
+                history.losses.append(losses.mean(dim=0).cpu())
+                bar.update(step - good_step)
+                good_state, good_step = ensemble.copy_state(), step
+                noted, sums = [], []
+            if evaluation and evaluate is not None:
+                metrics = evaluate(ensemble)
+                history.evaluation_steps.append(step)
+                for name, values in metrics.items():
+                    history.metrics.setdefault(name, []).append(values.detach().cpu())
+                if stopping.look(metrics, step):
+                    break
+    history.best_step, history.stopped_step = stopping.finish(good_step)
+    return history
+
+
+class _Step:
+    """One Adam update of every run; callable, so that it can be compiled whole."""
+
+    def __init__(self, ensemble: Ensemble, loss: Loss, learning_rates: Tensor, optimiser: Adam) -> None:
+        self.ensemble, self.loss, self.optimiser = ensemble, loss, optimiser
+        self.learning_rates = learning_rates
+        self.means = {name: torch.zeros_like(value) for name, value in ensemble.parameters.items()}
+        self.squares = {name: torch.zeros_like(value) for name, value in ensemble.parameters.items()}
+
+    def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+        """Move every run by one step; returns its losses before the step, (R, K)."""
+        first, second = self.optimiser.corrections(step)
+        return self.update(
+            x, y, self.learning_rates.new_tensor(first), self.learning_rates.new_tensor(second)
+        )
+
+    def update(self, x: Tensor, y: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        gradients, losses = self.ensemble.gradients(self.loss, x, y)
+        for name, parameter in self.ensemble.parameters.items():
+            self.optimiser.update(
+                parameter,
+                gradients[name],
+                self.means[name],
+                self.squares[name],
+                self.learning_rates,
+                (first, second),
+            )
+        return losses.detach()
+
+
+def _compiled_if_asked(step: _Step, settings: TrainingSettings) -> _Step:
+    if settings.compile:
+        if step.ensemble.device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
+            warnings.warn(
+                "compile is True but there is no C++ compiler, expected g++ or clang++: training without",
+                stacklevel=3,
+            )
+        else:
+            step.update = torch.compile(step.update)  # type: ignore[method-assign]
+    return step
+
+
+def _one_rate_a_run(learning_rate: float | Sequence[float], ensemble: Ensemble) -> Tensor:
+    given = [learning_rate] * len(ensemble) if isinstance(learning_rate, int | float) else list(learning_rate)
+    rates = torch.tensor(given, dtype=ensemble.dtype, device=ensemble.device)
+    if rates.shape != (len(ensemble),) or not bool((torch.isfinite(rates) & (rates > 0)).all()):
+        raise ValueError(
+            f"learning_rate is {learning_rate}, expected one positive number, or one for each of {len(ensemble)} runs"
+        )
+    return rates
+
+
+def _check(ensemble: Ensemble, sums: Tensor, losses: Tensor, good_state: State, good_step: int) -> None:
+    """Raise DivergedError if anything since `good_step` was not finite, after putting back the good state."""
+    bad = ~torch.isfinite(losses).all(dim=-1)  # (steps, R)
+    weights_bad = torch.stack(
+        [~torch.isfinite(value).flatten(1).all(dim=1) for value in ensemble.parameters.values()]
+    ).any(dim=0)  # (R,)
+    inputs_bad = ~torch.isfinite(sums)  # (steps,)
+    if not bool(bad.any() | weights_bad.any() | inputs_bad.any()):
+        return
+    ensemble.load_state(good_state)
+    steps_bad = bad.any(dim=1) | inputs_bad
+    index = int(steps_bad.int().argmax()) if bool(steps_bad.any()) else len(losses) - 1
+    runs_bad = bad[index] if bool(bad[index].any()) else weights_bad
+    run = int(runs_bad.int().argmax())
+    what = (
+        "an input or label"
+        if bool(inputs_bad[index])
+        else "the loss"
+        if bool(bad[index].any())
+        else "a weight"
+    )
+    raise DivergedError(what, run, ensemble.seeds[run], good_step + index + 1, good_step)
+
+
+class _EarlyStopping:
+    """Remembers, for each run on its own, the best evaluation, its weights, and when to stop."""
+
+    def __init__(self, ensemble: Ensemble, settings: TrainingSettings) -> None:
+        self.ensemble, self.settings = ensemble, settings
+        runs = len(ensemble)
+        self.best = torch.full((runs,), -torch.inf, dtype=torch.float64, device=ensemble.device)
+        self.best_step = torch.zeros(runs, dtype=torch.long, device=ensemble.device)
+        self.since_best = torch.zeros(runs, dtype=torch.long, device=ensemble.device)
+        self.stopped_step = torch.zeros(runs, dtype=torch.long, device=ensemble.device)  # 0: still going
+        self.best_state = ensemble.copy_state() if settings.monitor else None
+
+    def look(self, metrics: dict[str, Tensor], step: int) -> bool:
+        """Take in one evaluation; true when every run has stopped."""
+        if self.settings.monitor is None or self.best_state is None:
+            return False
+        if self.settings.monitor not in metrics:
+            raise ValueError(
+                f"monitor is {self.settings.monitor!r}, expected one of {', '.join(metrics)}: name a metric of evaluate"
+            )
+        value = metrics[self.settings.monitor].to(self.best)
+        value = value if self.settings.higher_is_better else -value
+        going = self.stopped_step == 0
+        better = going & (value > self.best)
+        self.best = torch.where(better, value, self.best)
+        self.best_step[better] = step
+        for name, kept in self.best_state.items():
+            kept[better] = self.ensemble.parameters[name][better]
+        self.since_best = torch.where(better, 0, self.since_best + 1)
+        if self.settings.patience is not None:
+            self.stopped_step[going & (self.since_best >= self.settings.patience)] = step
+        return bool((self.stopped_step > 0).all())
+
+    def finish(self, last_step: int) -> tuple[Tensor, Tensor]:
+        """Give each run its best weights; returns the best and the stopping step of each run, (R,)."""
+        if self.best_state is not None:
+            self.ensemble.load_state(self.best_state, self.best_step > 0)
+        self.stopped_step[self.stopped_step == 0] = last_step
+        return self.best_step.cpu(), self.stopped_step.cpu()
