@@ -88,6 +88,8 @@ def test_the_fast_form_is_not_used_for_other_files(generated: Generated, tmp_pat
         load(generated.folder, cache=tmp_path, release=old)
     turned = load(generated.folder, cache=tmp_path, release=generated.release)
     assert turned.train["age"].tolist() == generated.train["age"].tolist()
+    with pytest.raises(ValueError, match="wrong sum"):  # the same files, when others were expected
+        load(generated.folder, cache=tmp_path, release=old)
 
 
 def test_a_broken_fast_form_is_made_anew(generated: Generated, tmp_path: Path) -> None:
