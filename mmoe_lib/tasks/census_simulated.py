@@ -7,7 +7,8 @@ within a cell each column is counted on its own: how often each category, or eac
 row of the stand-in is one cell drawn by its count, then one value a column drawn by that cell's counts, so
 the columns are independent given the three labels. This keeps what each column says about the labels, one
 column at a time, and loses what
-columns say together: a model's AUC on the stand-in is no estimate of its AUC on the real data.
+columns say together. Independent columns add up their evidence, so labels are easier to tell than in the real
+data: an AUC on the stand-in is no estimate of the AUC there.
 
 No stored number speaks about two columns of one person other than the labels, so no row can be rebuilt.
 
