@@ -1,14 +1,14 @@
 """A simulated stand-in for Census-Income, for machines that can have neither the files nor a network.
 
-It has the same columns, categories, label rates and label correlations as the real set, and none of its rows.
-What is stored, in `census_counts.csv`, are aggregate counts of the 199,523 training rows: the rows fall into
-eight cells by their three labels (income > 50K, education at least associate degree, never married), and
-within a cell each column is counted on its own: how often each category, or each range of a number, occurs. A
-row of the stand-in is one cell drawn by its count, then one value a column drawn by that cell's counts, so
-the columns are independent given the three labels. This keeps what each column says about the labels, one
-column at a time, and loses what
-columns say together. Independent columns add up their evidence, so labels are easier to tell than in the real
-data: an AUC on the stand-in is no estimate of the AUC there.
+It has the same columns, categories, label rates and label correlations as the real set; no row of that set is
+stored. What is stored, in `census_counts.csv`, are aggregate counts of the 199,523 training rows: the rows
+fall into eight cells by their three labels (income > 50K, education at least associate degree, never
+married), and within a cell each column is counted on its own: how often each category, or each range of a
+number, occurs. A row of the stand-in is one cell drawn by its count, then one value a column drawn by that
+cell's counts, so the columns are independent given the three labels. This keeps what each column says about
+the labels, one column at a time, and loses what columns say together. Independent columns add up their
+evidence, so labels are easier to tell than in the real data: an AUC on the stand-in is no estimate of the AUC
+there.
 
 No stored number speaks about two columns of one person other than the labels, so no row can be rebuilt.
 
