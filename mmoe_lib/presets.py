@@ -1,0 +1,55 @@
+"""How much is run: the one table of counts. A preset changes counts, never the method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Counts of everything that a chapter or a study runs.
+
+    Attributes:
+        name: "smoke" (seconds; stored outputs and tests), "laptop" (minutes) or "paper" (the paper's counts).
+        label_correlation_trials: Trials a point of figure 2 (the paper: 100, of 10,000 examples each).
+        synthetic_runs: Runs a setting of the synthetic study (the paper: 200).
+        synthetic_steps: Minibatches of each.
+        synthetic_batch_size: Rows of each minibatch.
+        census_seeds: Runs a method on Census-Income.
+        census_train_rows: Random rows of the training file; None for all 199,523.
+        census_test_rows: Random rows of the test file, before it is halved; None for all 99,762.
+        census_epochs: Passes over the training rows at most.
+        correlation_repeats: Samples of 10,000 rows in which the census label correlation is measured.
+    """
+
+    name: str
+    label_correlation_trials: int
+    synthetic_runs: int
+    synthetic_steps: int
+    synthetic_batch_size: int
+    census_seeds: int
+    census_train_rows: int | None
+    census_test_rows: int | None
+    census_epochs: int
+    correlation_repeats: int
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("smoke", 10, 8, 1_500, 32, 5, 20_000, 10_000, 6, 50),
+        Preset("laptop", 100, 24, 20_000, 32, 5, None, None, 20, 200),
+        Preset("paper", 100, 200, 100_000, 32, 400, None, None, 20, 1_000),
+    )
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset is {name!r}, expected one of {', '.join(PRESETS)}: choose one of these")
+    return PRESETS[name]

@@ -1,0 +1,165 @@
+"""Section 3.2 and figure 2: the construction, its known moments, and the traps of other rewrites."""
+
+import math
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import integrate, stats
+
+from mmoe_lib.seeds import seeded_generator
+from mmoe_lib.tasks import synthetic
+from mmoe_lib.tasks.synthetic import CALIBRATED, PLE, Constants
+
+PAPER = pd.read_csv(Path(__file__).parents[2] / "data" / "paper" / "figure2_label_correlation.csv")
+LINEAR = Constants("linear", c=1.3, alpha=(), beta=())
+
+
+@pytest.mark.parametrize("p", [-1.0, -0.3, 0.0, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("constants", [CALIBRATED, PLE])
+def test_weight_vectors_have_length_c_and_cosine_p(p: float, constants: Constants) -> None:
+    weights = synthetic.task_weights(p, seeded_generator(3, "test"), constants)
+    assert weights.shape == (2, constants.num_inputs)
+    # also closes the trap of a second vector without the scale c
+    assert weights.norm(dim=1).tolist() == pytest.approx([constants.c] * 2, rel=1e-12)
+    cosine = weights[0] @ weights[1] / constants.c**2
+    assert float(cosine) == pytest.approx(p, abs=1e-12)
+
+
+def test_label_is_linear_part_plus_sines_plus_noise_once() -> None:
+    constants = Constants("hand", c=1.0, alpha=(2.0, 3.0), beta=(0.5, -0.25), num_inputs=2)
+    x = torch.tensor([[0.3, -0.7]], dtype=torch.float64)
+    weights = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    noise = torch.tensor([[1.0, -2.0]], dtype=torch.float64)
+    y = synthetic.make_labels(x, weights, noise, constants)
+    first = 0.3 + math.sin(2 * 0.3 + 0.5) + math.sin(3 * 0.3 - 0.25) + 0.1
+    second = -0.7 + math.sin(2 * -0.7 + 0.5) + math.sin(3 * -0.7 - 0.25) - 0.2
+    assert y.flatten().tolist() == pytest.approx([first, second], rel=1e-12)
+
+
+def test_noise_variance_is_a_hundredth() -> None:
+    x = torch.zeros(200_000, 100)
+    noise = torch.randn(200_000, 2, generator=seeded_generator(0, "test"))
+    y = synthetic.make_labels(x, torch.zeros(2, 100), noise)
+    assert y.var(dim=0).tolist() == pytest.approx([0.01, 0.01], rel=0.02)
+
+
+@pytest.mark.parametrize("constants", [CALIBRATED, PLE])
+def test_hermite_coefficients_agree_with_quadrature(constants: Constants) -> None:
+    coefficients = synthetic.hermite_coefficients(constants)
+    for k in (0, 1, 2, 3, 7, 12):
+        hermite = np.polynomial.hermite_e.HermiteE.basis(k)
+
+        def integrand(z: float, hermite: np.polynomial.hermite_e.HermiteE = hermite) -> float:
+            value = float(
+                synthetic.noiseless_labels(torch.tensor(constants.c * z, dtype=torch.float64), constants)
+            )
+            return value * float(hermite(z)) * float(stats.norm.pdf(z))
+
+        expected, _ = integrate.quad(integrand, -12, 12, limit=400)
+        assert float(coefficients[k]) == pytest.approx(expected / math.sqrt(math.factorial(k)), abs=1e-7)
+
+
+def _covariance_without_series(p: float, constants: Constants) -> float:
+    """Covariance of the noiseless labels by products of sines of two correlated normals."""
+    terms = [(a * constants.c, b) for a, b in zip(constants.alpha, constants.beta, strict=True)]
+    total = constants.c**2 * p  # linear with linear
+    for a, b in terms:
+        total += 2 * constants.c * p * a * math.exp(-(a**2) / 2) * math.cos(b)  # Stein's lemma, both ways
+        for other, phase in terms:
+            spread = (a**2 + other**2) / 2
+            cosines = math.exp(-spread + a * other * p) * math.cos(b - phase)
+            cosines -= math.exp(-spread - a * other * p) * math.cos(b + phase)
+            means = math.exp(-(a**2) / 2) * math.sin(b) * math.exp(-(other**2) / 2) * math.sin(phase)
+            total += cosines / 2 - means
+    return total
+
+
+@pytest.mark.parametrize("constants", [CALIBRATED, PLE])
+@pytest.mark.parametrize("p", [-1.0, -0.6, 0.0, 0.3, 0.9, 1.0])
+def test_closed_form_agrees_with_the_form_without_series(p: float, constants: Constants) -> None:
+    variance = _covariance_without_series(1.0, constants)
+    assert synthetic.signal_variance(constants) == pytest.approx(variance, rel=1e-10)
+    expected = _covariance_without_series(p, constants) / (variance + constants.noise_variance)
+    assert synthetic.label_correlation(p, constants) == pytest.approx(expected, abs=1e-10)
+
+
+def test_linear_labels_correlate_by_p_but_for_the_noise() -> None:
+    for p in (-0.5, 0.2, 1.0):
+        expected = p * 1.3**2 / (1.3**2 + 0.01)
+        assert synthetic.label_correlation(p, LINEAR) == pytest.approx(expected, rel=1e-12)
+
+
+def test_closed_form_reproduces_figure_2() -> None:
+    ours = [synthetic.label_correlation(p) for p in PAPER["weight_cosine"]]
+    assert np.abs(np.array(ours) - PAPER["label_correlation_mean"]).max() < 0.003
+
+
+def test_sampling_agrees_with_the_closed_form_and_its_spread_with_the_paper() -> None:
+    row = PAPER[PAPER["weight_cosine"] == 0.8].iloc[0]
+    sample = synthetic.sample_label_correlations(0.8, trials=40, points=10_000, seed=5)
+    error = float(sample.std()) / math.sqrt(len(sample))
+    assert abs(float(sample.mean()) - synthetic.label_correlation(0.8)) < 4 * error
+    # The same constants in every trial: redrawing alpha and beta would spread far wider.
+    assert 0.6 < 2 * float(sample.std()) / row["two_standard_deviations"] < 1.6
+
+
+def test_label_correlation_rises_with_the_cosine() -> None:
+    values = [synthetic.label_correlation(p) for p in np.linspace(0, 1, 101)]
+    assert np.all(np.diff(values) > 0)
+
+
+def test_a_run_draws_the_same_data_alone_and_among_others() -> None:
+    together = islice(synthetic.stream(0.5, [4, 7, 9], 8), 40)
+    alone = islice(synthetic.stream(0.5, [7], 8), 40)
+    for (x, y), (x_alone, y_alone) in zip(together, alone, strict=True):
+        assert torch.equal(x[1], x_alone[0])
+        # the product with the directions may round differently by one unit in the last place
+        torch.testing.assert_close(y[1], y_alone[0], rtol=1e-5, atol=1e-5)
+
+
+def test_batches_are_fresh_and_standard_normal() -> None:
+    batches = [x for x, _ in islice(synthetic.stream(0.5, [1], 64), 40)]
+    x = torch.cat(batches, dim=1)[0]
+    assert len(torch.unique(x[:, 0])) == len(x)
+    assert stats.kstest(x[:, :20].flatten().numpy(), "norm").pvalue > 1e-3
+
+
+def test_validation_is_the_same_task_on_other_rows() -> None:
+    x, y = next(synthetic.stream(0.5, [1], 400, LINEAR))
+    x_other, y_other = next(synthetic.stream(0.5, [1], 400, LINEAR, purpose="validation"))
+    assert not torch.equal(x, x_other)
+    # Linear labels give their direction away: least squares on one stream predicts the other.
+    solution = torch.linalg.lstsq(x[0], y[0]).solution
+    assert float((x_other[0] @ solution - y_other[0]).square().mean()) < 0.03
+
+
+def test_runs_have_directions_of_their_own() -> None:
+    weights = [synthetic.task_weights(0.5, seeded_generator(seed, "directions")) for seed in (0, 1)]
+    cosine = weights[0][0] @ weights[1][0] / CALIBRATED.c**2
+    assert abs(float(cosine)) < 0.5
+
+
+@pytest.mark.parametrize("p", [1.0001, -1.5, math.nan, math.inf])
+def test_a_correlation_outside_its_range_is_refused(p: float) -> None:
+    with pytest.raises(ValueError, match=r"expected -1 <= p <= 1"):
+        synthetic.label_correlation(p)
+    with pytest.raises(ValueError, match=r"expected -1 <= p <= 1"):
+        synthetic.stream(p, [0], 4)
+
+
+def test_bad_settings_are_refused_in_one_line() -> None:
+    with pytest.raises(ValueError, match="alpha has 2 values and beta 1") as caught:
+        Constants("bad", 1.0, (1.0, 2.0), (0.0,))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="num_inputs is 1"):
+        Constants("bad", 1.0, (), (), num_inputs=1)
+    with pytest.raises(ValueError, match="noise_variance is -1"):
+        Constants("bad", 1.0, (), (), noise_variance=-1.0)
+    with pytest.raises(ValueError, match="expected 1 or more of each"):
+        synthetic.stream(0.5, [], 4)
+    with pytest.raises(ValueError, match="seed is -1"):
+        seeded_generator(-1, "test")

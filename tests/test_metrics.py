@@ -1,0 +1,56 @@
+"""AUC of many runs against scikit-learn, with ties, and what has no AUC."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from mmoe_lib.metrics import auc
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("levels", [None, 2, 7, 50])
+@pytest.mark.parametrize("share", [0.003, 0.5, 0.99])
+def test_agrees_with_scikit_learn(dtype: torch.dtype, levels: int | None, share: float) -> None:
+    random = np.random.default_rng(7)
+    labels = (random.random(3_000) < share).astype(float)
+    labels[:2] = 0, 1
+    scores = torch.tensor(random.normal(size=(4, 3_000)) + labels, dtype=dtype)
+    if levels:
+        scores = (scores * levels / 4).round()  # many ties
+    ours = auc(scores, torch.tensor(labels))
+    expected = [roc_auc_score(labels, row) for row in scores.numpy()]
+    assert ours.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_known_values() -> None:
+    labels = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    scores = torch.tensor([[1.0, 2, 3, 4], [4, 3, 2, 1], [0, 0, 0, 0], [1, 3, 2, 4], [1, 2, 2, 2]])
+    assert auc(scores, labels).tolist() == [1.0, 0.0, 0.5, 0.75, 0.75]
+    assert float(auc(scores[0], labels)) == 1.0  # one run without its dimension
+
+
+def test_each_task_has_an_auc_of_its_own() -> None:
+    random = np.random.default_rng(1)
+    scores, labels = (
+        torch.tensor(random.normal(size=(3, 50, 2))),
+        torch.tensor(random.integers(0, 2, (50, 2))),
+    )
+    tasks = [auc(scores[..., k], labels[:, k]) for k in range(2)]
+    for k, values in enumerate(tasks):
+        expected = [roc_auc_score(labels[:, k], scores[r, :, k]) for r in range(3)]
+        assert values.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_what_has_no_auc_is_refused() -> None:
+    scores = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match="0 ones and 3 zeros"):
+        auc(scores, torch.zeros(3))
+    with pytest.raises(ValueError, match="3 ones and 0 zeros"):
+        auc(scores, torch.ones(3))
+    with pytest.raises(ValueError, match="other than 0 and 1"):
+        auc(scores, torch.tensor([0.0, 1.0, 2.0]))
+    with pytest.raises(ValueError, match="expected"):
+        auc(scores, torch.zeros(4))
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        auc(torch.tensor([0.0, torch.nan, 1.0]), torch.tensor([0.0, 1.0, 1.0]))

@@ -1,0 +1,316 @@
+"""Run r of an ensemble is that module trained alone; early stopping, divergence, bad input."""
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmoe_lib.models import PAPER_SIZES, MMoE, SharedBottom, paper_model
+from mmoe_lib.seeds import seeded_generator
+from mmoe_lib.tasks import synthetic
+from mmoe_lib.training import (
+    DivergedError,
+    Ensemble,
+    TrainingSettings,
+    binary_cross_entropy,
+    epochs,
+    squared_error,
+    train,
+)
+
+SEEDS = (11, 5, 8)
+RATES = (1e-3, 3e-3, 3e-4)
+
+
+def _ensemble(
+    name: str = "MMoE", seeds: tuple[int, ...] = SEEDS, dtype: torch.dtype = torch.float64
+) -> Ensemble:
+    return Ensemble(lambda g: paper_model(name)(100, 2, generator=g), seeds, dtype=dtype)
+
+
+def _train_alone(name: str, run: int, steps: int, dtype: torch.dtype) -> list[Tensor]:
+    """The plain loop a reader would write: one module, torch.optim.Adam, a loss per step."""
+    generator = seeded_generator(SEEDS[run], "initialisation")
+    model = paper_model(name)(100, 2, generator=generator).to(dtype)
+    optimiser = torch.optim.Adam(model.parameters(), lr=RATES[run])
+    losses = []
+    for x, y in islice(synthetic.stream(0.5, [SEEDS[run]], 8, dtype=dtype), steps):
+        loss = squared_error(model(x[0]), y[0])
+        optimiser.zero_grad()
+        loss.sum().backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    return losses
+
+
+def _train_together(name: str, steps: int, dtype: torch.dtype) -> list[Tensor]:
+    settings = TrainingSettings(steps, RATES, note_every=1)
+    batches = synthetic.stream(0.5, SEEDS, 8, dtype=dtype)
+    history = train(_ensemble(name, dtype=dtype), batches, squared_error, settings, progress=False)
+    return history.losses
+
+
+@pytest.mark.parametrize("name", PAPER_SIZES)
+def test_run_r_of_an_ensemble_is_that_module_trained_alone(name: str) -> None:
+    """The equality of the design: float64, 1,000 steps, every model, relative difference below 1e-10."""
+    together = torch.stack(_train_together(name, 1_000, torch.float64))  # (steps, R, K)
+    run = 1  # the one with the largest learning rate: rounding grows fastest there
+    alone = torch.stack(_train_alone(name, run, 1_000, torch.float64))  # (steps, K)
+    assert float(((together[:, run] - alone) / alone).abs().max()) < 1e-10
+    assert float(alone[-100:].mean()) < 0.9 * float(alone[:100].mean())  # and it learned something
+
+
+def test_means_agree_in_float32() -> None:
+    together = torch.stack(_train_together("MMoE", 1_000, torch.float32))
+    for run in range(len(SEEDS)):
+        alone = torch.stack(_train_alone("MMoE", run, 1_000, torch.float32))
+        assert float(together[:, run].mean()) == pytest.approx(float(alone.mean()), rel=1e-3)
+
+
+def test_a_run_alone_is_an_ensemble_of_one() -> None:
+    settings = TrainingSettings(50, RATES[2], note_every=1)
+    single = _ensemble(seeds=SEEDS[2:])
+    history = train(
+        single,
+        synthetic.stream(0.5, SEEDS[2:], 8, dtype=torch.float64),
+        squared_error,
+        settings,
+        progress=False,
+    )
+    together = _train_together("MMoE", 50, torch.float64)
+    for one, many in zip(history.losses, together, strict=True):
+        torch.testing.assert_close(one[0], many[2], rtol=1e-10, atol=0)
+
+
+def test_the_module_of_a_run_computes_what_the_ensemble_does() -> None:
+    ensemble = _ensemble()
+    x = torch.randn(9, 100, dtype=torch.float64, generator=seeded_generator(0, "test"))
+    module = ensemble.module(1)
+    assert isinstance(module, MMoE)
+    torch.testing.assert_close(module(x), ensemble.predict(x, rows=4)[1])
+    torch.testing.assert_close(module.gate_weights(x), ensemble.gate_weights(x)[1])
+    own = torch.stack([x, 2 * x, 3 * x])
+    torch.testing.assert_close(module(2 * x), ensemble.predict(own)[1])
+    # the copy can be trained on without touching the ensemble
+    module(x).sum().backward()
+    before = ensemble.predict(x)
+    torch.optim.SGD(module.parameters(), lr=1.0).step()
+    assert torch.equal(ensemble.predict(x), before)
+
+
+def test_shared_batches_equal_the_same_batch_given_to_every_run() -> None:
+    ensemble = _ensemble()
+    x, y = next(synthetic.stream(0.5, [1], 16, dtype=torch.float64))
+    shared, losses = ensemble.gradients(squared_error, x[0], y[0])
+    own, losses_own = ensemble.gradients(squared_error, x.expand(3, -1, -1), y.expand(3, -1, -1))
+    torch.testing.assert_close(losses, losses_own)
+    for name in shared:
+        torch.testing.assert_close(shared[name], own[name])
+
+
+def test_losses_match_their_formulas() -> None:
+    outputs, labels = torch.tensor([[0.0, 2.0], [1.0, -1.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    assert squared_error(outputs, labels).tolist() == [1.0, 1.0]
+    expected = [
+        (math.log(2) + math.log1p(math.e)) / 2,
+        (math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2,
+    ]
+    assert binary_cross_entropy(outputs, labels).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_epoch_visits_every_row_once_in_a_new_order() -> None:
+    x = torch.arange(12.0).unsqueeze(1)
+    batches = list(islice(epochs(x, -x, 4, seed=3), 6))
+    first, second = (torch.cat([b[0] for b in part]).flatten() for part in (batches[:3], batches[3:]))
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(12))
+    assert not torch.equal(first, second)
+    assert all(torch.equal(x, -y) for x, y in batches)
+    assert torch.equal(next(epochs(x, -x, 4, seed=3))[0], batches[0][0])
+    assert len(list(islice(epochs(x, x, 5), 5))[-1][0]) == 5  # 12 rows in batches of 5: two an epoch
+
+
+# --- early stopping -------------------------------------------------------------------------------
+
+
+def _scripted(curves: list[list[float]]) -> tuple[Ensemble, TrainingSettings, object]:
+    """An ensemble whose validation metric follows a script, whatever it learns."""
+    seeds = tuple(range(len(curves)))
+    ensemble = Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), seeds)
+    states: list[dict[str, Tensor]] = []
+
+    def evaluate(ensemble: Ensemble) -> dict[str, Tensor]:
+        states.append(ensemble.copy_state())
+        return {"score": torch.tensor([curve[len(states) - 1] for curve in curves])}
+
+    settings = TrainingSettings(
+        steps=5 * len(curves[0]), note_every=5, evaluate_every=5, monitor="score", patience=2
+    )
+    evaluate.states = states  # type: ignore[attr-defined]
+    return ensemble, settings, evaluate
+
+
+def _small_batches() -> Iterator[tuple[Tensor, Tensor]]:
+    x = torch.randn(32, 3, generator=seeded_generator(0, "test"))
+    return epochs(x, x[:, :1], 8)
+
+
+def test_each_run_stops_on_its_own_and_keeps_its_best_state() -> None:
+    curves = [
+        [0.1, 0.5, 0.4, 0.3, 0.9, 0.9],  # stops at 4; the 0.9 comes too late
+        [0.1, 0.2, 0.3, 0.4, 0.5, 0.6],  # never stops
+        [0.7, 0.1, 0.2, 0.1, 0.1, 0.1],  # stops at 3
+    ]
+    ensemble, settings, evaluate = _scripted(curves)
+    history = train(ensemble, _small_batches(), squared_error, settings, evaluate, progress=False)  # type: ignore[arg-type]
+    assert history.best_step.tolist() == [10, 30, 5]
+    assert history.stopped_step.tolist() == [20, 30, 15]
+    states = evaluate.states  # type: ignore[attr-defined]
+    for run, evaluation in enumerate([1, 5, 0]):
+        for name, value in ensemble.parameters.items():
+            assert torch.equal(value[run], states[evaluation][name][run])
+    frame = history.metric_frame()
+    assert frame.groupby("seed").size().tolist() == [4, 6, 3]
+
+
+def test_training_ends_when_every_run_has_stopped() -> None:
+    ensemble, settings, evaluate = _scripted([[0.5, 0.4, 0.3, 0.2], [0.5, 0.6, 0.4, 0.3]])
+    history = train(ensemble, _small_batches(), squared_error, settings, evaluate, progress=False)  # type: ignore[arg-type]
+    assert history.stopped_step.tolist() == [15, 20]
+    ensemble, settings, evaluate = _scripted([[0.5, 0.4, 0.3, 0.2]] * 2)
+    history = train(ensemble, _small_batches(), squared_error, settings, evaluate, progress=False)  # type: ignore[arg-type]
+    assert history.evaluation_steps == [5, 10, 15]
+
+
+def test_a_metric_can_be_one_to_minimise() -> None:
+    ensemble, _, evaluate = _scripted([[0.5, 0.2, 0.4]])
+    settings = TrainingSettings(15, evaluate_every=5, monitor="score", higher_is_better=False)
+    history = train(ensemble, _small_batches(), squared_error, settings, evaluate, progress=False)  # type: ignore[arg-type]
+    assert history.best_step.tolist() == [10]
+
+
+# --- what goes wrong -------------------------------------------------------------------------------
+
+
+def _poisoned(at: int, into: str) -> Iterator[tuple[Tensor, Tensor]]:
+    for step, (x, y) in enumerate(synthetic.stream(0.5, SEEDS, 4, dtype=torch.float64), start=1):
+        if step == at:
+            (x if into == "x" else y)[1, 2, 0] = math.nan if into == "x" else math.inf
+        yield x, y
+
+
+@pytest.mark.parametrize("into", ["x", "y"])
+def test_nan_in_the_data_stops_training_and_keeps_the_last_good_state(into: str) -> None:
+    ensemble = _ensemble()
+    with pytest.raises(DivergedError, match=r"run 1 \(seed 5\) is NaN or infinite at step 17") as caught:
+        train(
+            ensemble, _poisoned(17, into), squared_error, TrainingSettings(40, note_every=10), progress=False
+        )
+    assert (caught.value.run, caught.value.step, caught.value.good_step) == (1, 17, 10)
+    reference = _ensemble()
+    train(reference, _poisoned(0, into), squared_error, TrainingSettings(10), progress=False)
+    for name, value in ensemble.parameters.items():
+        torch.testing.assert_close(value, reference.parameters[name], rtol=1e-10, atol=1e-12)
+
+
+def test_an_exploding_run_is_named() -> None:
+    rates = (1e-3, 1e300, 1e-3)
+    ensemble = _ensemble()
+    with pytest.raises(DivergedError, match=r"run 1 \(seed 5\)") as caught:
+        train(
+            ensemble,
+            synthetic.stream(0.5, SEEDS, 4, dtype=torch.float64),
+            squared_error,
+            TrainingSettings(40, rates, note_every=10),
+            progress=False,
+        )
+    assert "\n" not in str(caught.value)
+    assert all(bool(torch.isfinite(value).all()) for value in ensemble.parameters.values())
+
+
+def test_weights_that_break_on_the_last_noted_step_are_caught() -> None:
+    # The loss of step 10 is fine; only its gradient is not. The state kept must be the one before.
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        return torch.sqrt((outputs * 0).square()).mean(dim=0)  # 0, with gradient 0 * inf = NaN
+
+    ensemble = Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0,))
+    with pytest.raises(DivergedError, match="a weight of run 0"):
+        train(ensemble, _small_batches(), loss, TrainingSettings(1), progress=False)
+    assert all(bool(torch.isfinite(value).all()) for value in ensemble.parameters.values())
+
+
+def test_data_with_nan_are_refused_before_training() -> None:
+    x = torch.zeros(4, 3)
+    x[2, 1] = math.nan
+    with pytest.raises(ValueError, match=r"inputs hold nan at \[2, 1\]"):
+        epochs(x, torch.zeros(4, 1), 2)
+    with pytest.raises(ValueError, match="labels hold inf"):
+        epochs(torch.zeros(4, 3), torch.full((4, 1), math.inf), 2)
+    with pytest.raises(ValueError, match="inputs hold nan"):
+        Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0,)).predict(x)
+
+
+def test_settings_out_of_range_are_refused_in_one_line() -> None:
+    ensemble = Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0, 1))
+    for make in (
+        lambda: TrainingSettings(0),
+        lambda: TrainingSettings(5, patience=0, monitor="score", evaluate_every=1),
+        lambda: TrainingSettings(5, monitor="score"),
+        lambda: TrainingSettings(5, patience=2, evaluate_every=1),
+        lambda: Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), ()),
+        lambda: Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0,), device="gpu0"),
+        lambda: Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0,), device="cuda:99"),
+        lambda: epochs(torch.zeros(4, 3), torch.zeros(4, 1), 5),
+        lambda: epochs(torch.zeros(4, 3), torch.zeros(3, 1), 2),
+        lambda: train(
+            ensemble, _small_batches(), squared_error, TrainingSettings(5, (1e-3,)), progress=False
+        ),
+        lambda: train(ensemble, _small_batches(), squared_error, TrainingSettings(5, -1.0), progress=False),
+        lambda: train(
+            ensemble, _small_batches(), squared_error, TrainingSettings(5, evaluate_every=1), progress=False
+        ),
+    ):
+        with pytest.raises(ValueError, match="expected") as caught:
+            make()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_metric_that_is_not_there_is_named() -> None:
+    ensemble, _, evaluate = _scripted([[0.5]])
+    settings = TrainingSettings(5, evaluate_every=5, monitor="auc")
+    with pytest.raises(ValueError, match="monitor is 'auc', expected one of score"):
+        train(ensemble, _small_batches(), squared_error, settings, evaluate, progress=False)  # type: ignore[arg-type]
+
+
+def test_a_model_without_gates_says_so() -> None:
+    ensemble = Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0,))
+    with pytest.raises(TypeError, match="SharedBottom has no gates"):
+        ensemble.gate_weights(torch.zeros(1, 3))
+
+
+def test_without_a_compiler_training_goes_on_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    ensemble = Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0,))
+    before = ensemble.copy_state()
+    with pytest.warns(UserWarning, match=r"no C\+\+ compiler"):
+        train(ensemble, _small_batches(), squared_error, TrainingSettings(3, compile=True), progress=False)
+    assert not all(torch.equal(before[name], value) for name, value in ensemble.parameters.items())
+
+
+def test_modules_with_buffers_are_stacked_too() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, generator: torch.Generator) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(3, 1))
+            self.scale: Tensor
+            self.register_buffer("scale", torch.rand((), generator=generator))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.scale @ self.weight + self.scale
+
+    ensemble = Ensemble(Scaled, (0, 1))
+    predictions = ensemble.predict(torch.ones(2, 3))
+    assert not torch.equal(predictions[0], predictions[1])
+    torch.testing.assert_close(ensemble.module(1)(torch.ones(2, 3)), predictions[1])
