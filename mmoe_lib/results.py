@@ -94,3 +94,65 @@ def summarise(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame
         (*key, *mean_interval(group[value]), len(group)) for key, group in rows.groupby(list(by), sort=False)
     ]
     return pd.DataFrame(summaries, columns=[*by, "mean", "low", "high", "runs"])
+
+
+def difference_interval(
+    ours: ArrayLike, theirs: ArrayLike, *, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Difference of two means of independent runs, `ours` minus `theirs`, with Welch's confidence interval.
+
+    Returns:
+        Difference, lower and upper end.
+
+    Raises:
+        ValueError: If either side has fewer than two values.
+    """
+    first, second = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    if min(len(first), len(second)) < 2:
+        raise ValueError(
+            f"got {len(first)} and {len(second)} runs, expected two or more of each: one run has no spread"
+        )
+    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(level)
+    return float(first.mean() - second.mean()), float(interval.low), float(interval.high)
+
+
+def show_interval(mean: float, low: float, high: float, *, digits: int = 4) -> str:
+    """The text "mean [low, high]"."""
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+_CENSUS_PAPER = {
+    "income": ("table1_census_income", "income_auc_mean"),
+    "education": ("table2_census_education", "education_auc_mean"),
+}
+
+
+def census_paper(group: str) -> pd.DataFrame:
+    """The paper's mean AUCs of a census group under our names: model, test_main_auc, test_auxiliary_auc."""
+    table, main = _CENSUS_PAPER[group]
+    names = {main: "test_main_auc", "marital_auc_mean": "test_auxiliary_auc"}
+    return read_paper(table)[["model", *names]].rename(columns=names)
+
+
+def census_table(rows: pd.DataFrame, group: str) -> pd.DataFrame:
+    """Our means with 95 % intervals beside the paper's means of 400 runs, a row a model.
+
+    Args:
+        rows: Rows of a census study, one a run: model, setting, test_main_auc, test_auxiliary_auc.
+        group: "income" or "education".
+
+    Raises:
+        ValueError: If there are no rows of that group.
+    """
+    chosen = rows[rows["setting"] == group]
+    if chosen.empty:
+        raise ValueError(f"there are no rows of group {group!r}, expected some: run the study first")
+    paper = census_paper(group).set_index("model")
+    columns: dict[str, dict[str, str | int]] = {}
+    for model in dict.fromkeys(chosen["model"]):
+        runs = chosen[chosen["model"] == model]
+        columns[model] = {"runs": len(runs)}
+        for value, title in (("test_main_auc", group), ("test_auxiliary_auc", "never married")):
+            columns[model][f"{title}: ours"] = show_interval(*mean_interval(runs[value]))
+            columns[model][f"{title}: paper"] = f"{paper.loc[model, value]:.4f}"
+    return pd.DataFrame(columns).T

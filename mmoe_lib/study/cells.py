@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from tqdm.auto import tqdm
 
+from mmoe_lib.progress import progress_bar
 from mmoe_lib.study.origin import Origin
 
 KEY = ["model", "setting", "learning_rate", "seed", "preset"]
@@ -63,7 +63,7 @@ def run_cells(
     """
     rows = read_rows(path)
     waiting = [cell for cell in cells if not _is_there(cell, rows, origin)]
-    for cell in tqdm(waiting, desc=path.stem, unit="cell", disable=None if progress else True):
+    for cell in progress_bar(waiting, label=path.stem, unit="cell", show=progress):
         start = time.perf_counter()
         found = run(cell)
         new = pd.DataFrame(

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from mmoe_lib.progress import progress_bar
 from mmoe_lib.training.adam import Adam
 from mmoe_lib.training.ensemble import Ensemble, State
 from mmoe_lib.training.history import DivergedError, History
@@ -110,7 +110,7 @@ def train(
     noted: list[Tensor] = []
     sums: list[Tensor] = []
 
-    with tqdm(total=settings.steps, desc=label, unit="step", disable=None if progress else True) as bar:
+    with progress_bar(total=settings.steps, label=label, unit="step", show=progress) as bar:
         for step in range(1, settings.steps + 1):
             x, y = next(batches)
             sums.append(x.sum() + y.sum())

@@ -1,0 +1,169 @@
+"""Studies: resumed where they stopped, never half-written, every row with its origin; the census study."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mmoe_lib.presets import PRESETS, Preset, preset
+from mmoe_lib.study import Cell, Origin, census, run_cells
+from mmoe_lib.study.__main__ import main
+from mmoe_lib.study.cells import append_rows, read_rows
+from mmoe_lib.tasks.census import encode, load
+
+ORIGIN = Origin("abc", "python -m mmoe_lib.study test", "smoke", "cpu", "2", "synthetic")
+CELLS = [Cell(model, "income", 1e-3, (0, 1)) for model in ("MMoE", "OMoE", "Shared-Bottom")]
+
+
+class Runner:
+    """Gives rows that depend on the cell alone, and stops at the cell it is told to."""
+
+    def __init__(self, dies_at: int | None = None) -> None:
+        self.dies_at, self.calls = dies_at, 0
+
+    def __call__(self, cell: Cell) -> pd.DataFrame:
+        self.calls += 1
+        if self.calls == self.dies_at:
+            raise KeyboardInterrupt
+        return pd.DataFrame(
+            {"seed": cell.seeds, "auc": [len(cell.model) / 100 + seed for seed in cell.seeds]}
+        )
+
+
+def _without_seconds(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.drop(columns="seconds")
+
+
+def test_a_study_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    whole = run_cells(CELLS, Runner(), tmp_path / "whole.csv", ORIGIN, progress=False)
+    path = tmp_path / "stopped.csv"
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(CELLS, Runner(dies_at=3), path, ORIGIN, progress=False)
+    assert len(read_rows(path)) == 4
+    again = Runner()
+    resumed = run_cells(CELLS, again, path, ORIGIN, progress=False)
+    assert again.calls == 1
+    pd.testing.assert_frame_equal(_without_seconds(resumed), _without_seconds(whole))
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
+
+
+def test_running_again_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "study.csv"
+    run_cells(CELLS, Runner(), path, ORIGIN, progress=False)
+    before, again = path.read_bytes(), Runner()
+    run_cells(CELLS, again, path, ORIGIN, progress=False)
+    assert again.calls == 0
+    assert path.read_bytes() == before
+
+
+def test_another_preset_is_another_set_of_rows(tmp_path: Path) -> None:
+    path = tmp_path / "study.csv"
+    run_cells(CELLS, Runner(), path, ORIGIN, progress=False)
+    other = Origin("abc", "c", "laptop", "cpu", "2", "synthetic")
+    rows = run_cells(CELLS, Runner(), path, other, progress=False)
+    assert rows.groupby("preset").size().to_dict() == {"smoke": 6, "laptop": 6}
+
+
+def test_every_row_carries_its_origin(tmp_path: Path) -> None:
+    run_cells(CELLS, Runner(), tmp_path / "study.csv", ORIGIN, progress=False)
+    rows = pd.read_csv(tmp_path / "study.csv", dtype=str)
+    for name, value in ORIGIN.columns().items():
+        assert set(rows[name]) == {value}
+    assert list(rows["seed"]) == ["0", "1"] * 3
+
+
+def test_a_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.csv"
+    run_cells(CELLS, Runner(), path, ORIGIN, progress=False)
+    text = path.read_text()
+    for cut in (text[:-1], text[:-30], "not,a,table\n1,2,3\n"):
+        path.write_text(cut)
+        with pytest.raises(ValueError, match=r"study\.csv is not a whole table"):
+            run_cells(CELLS, Runner(), path, ORIGIN, progress=False)
+        assert path.read_text() == cut  # left for the reader to look at
+
+
+def test_columns_of_another_version_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.csv"
+    rows = run_cells(CELLS[:1], Runner(), path, ORIGIN, progress=False)
+    with pytest.raises(ValueError, match="of another version"):
+        append_rows(path, rows.assign(extra=1.0))
+    with pytest.raises(ValueError, match="holds a comma"):
+        append_rows(tmp_path / "new.csv", rows.assign(command="a, b"))
+    assert not (tmp_path / "new.csv").exists()
+
+
+def test_presets_are_named_and_ordered() -> None:
+    assert preset("paper").synthetic_runs == 200
+    assert preset("paper").census_seeds == 400
+    assert preset("paper").label_correlation_trials == 100
+    counts = [
+        PRESETS[name].synthetic_runs * PRESETS[name].synthetic_steps for name in ("smoke", "laptop", "paper")
+    ]
+    assert counts == sorted(counts)
+    with pytest.raises(ValueError, match="expected one of smoke, laptop, paper"):
+        preset("huge")
+
+
+def test_an_unknown_preset_or_device_ends_the_command_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["census", "--preset", "huge", "--results", str(tmp_path)]) == 1
+    assert main(["census", "--device", "gpu", "--results", str(tmp_path)]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert "preset is 'huge'" in errors[0]
+    assert "device is 'gpu'" in errors[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+TINY = Preset("smoke", 1, 1, 1, 1, 2, 6_000, 3_000, 10, 1)
+
+
+def test_census_training_learns_and_scores_each_run() -> None:
+    """On the simulated stand-in: the labels are easy there, so a few epochs must lift the AUC far over 0.5."""
+    data = encode(
+        load(simulated=True, train_rows=TINY.census_train_rows, test_rows=TINY.census_test_rows), "income"
+    )
+    cell = Cell("Shared-Bottom", "income", 3e-3, (0, 1))
+    rows = census.run(cell, data, TINY, "cpu")
+    assert list(rows["seed"]) == [0, 1]
+    assert (rows["test_main_auc"] > 0.8).all()
+    assert (rows["test_auxiliary_auc"] > 0.8).all()
+    assert rows["test_main_auc"].nunique() == 2  # the seeds are different runs
+    assert set(rows["best_step"]) <= set(range(5, 51, 5))
+    pd.testing.assert_frame_equal(rows, census.run(cell, data, TINY, "cpu"))  # same seed, same table
+
+
+def test_the_best_epoch_is_chosen_on_validation_not_on_test() -> None:
+    data = encode(load(simulated=True, train_rows=6_000, test_rows=3_000), "income")
+    ensemble, history = census.train_on_census("MMoE", data, (0,), TINY, learning_rate=3e-3, progress=False)
+    kept = census.score(ensemble, data)["validation_main_auc"][0]
+    assert kept == pytest.approx(max(float(values[0]) for values in history.metrics["main AUC"]), abs=1e-9)
+
+
+def test_scores_belong_to_their_run_task_and_half() -> None:
+    data = encode(load(simulated=True, train_rows=500, test_rows=2_000), "income")
+
+    class Oracle(torch.nn.Module):
+        """Scores by the inputs' first column for the main task and minus it for the auxiliary one."""
+
+        def __init__(self, generator: torch.Generator) -> None:
+            super().__init__()
+            self.sign = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.sign * torch.stack([x[:, 0], -x[:, 0]], dim=-1)
+
+    from sklearn.metrics import roc_auc_score
+
+    from mmoe_lib.training import Ensemble
+
+    row = census.score(Ensemble(Oracle, (7,)), data).iloc[0]
+    age = data.x_test[:, 0].numpy()
+    assert row["seed"] == 7
+    assert row["test_main_auc"] == pytest.approx(roc_auc_score(data.y_test[:, 0], age))
+    assert row["test_auxiliary_auc"] == pytest.approx(1 - roc_auc_score(data.y_test[:, 1], age))
+    assert not np.isclose(row["test_main_auc"], row["validation_main_auc"], atol=1e-9)

@@ -1,0 +1,107 @@
+"""The paper's tables, intervals with the coverage they promise, and tables built from rows."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mmoe_lib import results
+from mmoe_lib.results import difference_interval, mean_interval, read_paper, read_results
+
+
+def test_the_papers_numbers_are_whole() -> None:
+    assert len(read_paper("figure2_label_correlation")) == 9
+    histogram = read_paper("figure5_final_loss_histogram")
+    assert set(histogram.groupby(["model", "task_correlation"])["runs_of_200"].sum()) == {200}
+    assert set(read_paper("table1_census_income")["model"]) >= {
+        "Single-Task",
+        "Shared-Bottom",
+        "OMoE",
+        "MMoE",
+    }
+
+
+def _coverage(runs: int, experiments: int = 1_500) -> float:
+    samples = np.random.default_rng(11).normal(3.0, 2.0, size=(experiments, runs))
+    intervals = [mean_interval(sample, seed=seed) for seed, sample in enumerate(samples)]
+    return float(np.mean([low <= 3.0 <= high for _, low, high in intervals]))
+
+
+@pytest.mark.parametrize("runs", [3, 5, 24])
+def test_intervals_cover_the_truth_as_often_as_they_say(runs: int) -> None:
+    # binomial spread of 1,500 experiments is 0.006; a percentile bootstrap of 24 runs is a little short
+    assert 0.92 < _coverage(runs) < 0.97
+
+
+def test_a_bootstrap_of_five_runs_would_cover_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "SMALL_SAMPLE", 2)
+    assert 0.78 < _coverage(5, 600) < 0.87
+
+
+def test_bootstrap_agrees_with_scipys() -> None:
+    sample = np.random.default_rng(2).exponential(size=200)
+    mean, low, high = mean_interval(sample)
+    reference = stats.bootstrap((sample,), np.mean, method="percentile", rng=np.random.default_rng(0))
+    assert mean == pytest.approx(sample.mean())
+    assert low == pytest.approx(reference.confidence_interval.low, abs=0.01)
+    assert high == pytest.approx(reference.confidence_interval.high, abs=0.01)
+
+
+def test_difference_is_welchs() -> None:
+    ours, theirs = [1.0, 2.0, 4.0], [0.5, 0.6, 0.7, 0.9]
+    mean, low, high = difference_interval(ours, theirs)
+    spread = np.var(ours, ddof=1) / 3 + np.var(theirs, ddof=1) / 4
+    assert mean == pytest.approx(7 / 3 - 0.675)
+    assert (low + high) / 2 == pytest.approx(mean)
+    assert (high - low) / 2 / math.sqrt(spread) == pytest.approx(
+        stats.t.ppf(0.975, spread**2 / (np.var(ours, ddof=1) ** 2 / 18 + np.var(theirs, ddof=1) ** 2 / 48))
+    )
+
+
+@pytest.mark.parametrize("bad", [[], [1.0], [1.0, math.nan], [[1.0, 2.0]]])
+def test_an_interval_needs_repeated_finite_runs(bad: list[float]) -> None:
+    with pytest.raises(ValueError, match="expected two or more"):
+        mean_interval(bad)
+
+
+def test_a_difference_needs_repeated_runs() -> None:
+    with pytest.raises(ValueError, match="got 1 and 2 runs"):
+        difference_interval([1.0], [1.0, 2.0])
+
+
+def test_census_table_holds_our_mean_and_the_papers() -> None:
+    values = [0.93, 0.94, 0.95]
+    rows = pd.DataFrame(
+        {
+            "model": "MMoE",
+            "setting": "income",
+            "test_main_auc": values,
+            "test_auxiliary_auc": [0.99, 0.99, 0.99],
+        }
+    )
+    table = results.census_table(rows, "income")
+    assert table.loc["MMoE", "runs"] == 3
+    assert table.loc["MMoE", "income: ours"] == results.show_interval(*mean_interval(values))
+    assert table.loc["MMoE", "income: ours"] == "0.9400 [0.9152, 0.9648]"
+    assert table.loc["MMoE", "income: paper"] == "0.9359"
+    assert table.loc["MMoE", "never married: paper"] == "0.9927"
+    with pytest.raises(ValueError, match="no rows of group 'education'"):
+        results.census_table(rows, "education")
+
+
+def test_tables_that_are_not_there_are_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"data/paper/figure9\.csv"):
+        read_paper("figure9")
+    with pytest.raises(ValueError, match="no rows of preset 'gigantic'"):
+        read_results("census_first", preset="gigantic")
+
+
+def test_stored_results_name_their_origin() -> None:
+    for path in (results.DATA / "results").glob("*.csv"):
+        rows = pd.read_csv(path)
+        for column in ("commit", "command", "preset", "seed", "device", "torch_version", "data", "seconds"):
+            assert rows[column].notna().all(), (path.name, column)
+        assert not rows["commit"].str.contains("none").any()
+        assert not rows.duplicated(["model", "setting", "learning_rate", "seed", "preset"]).any()
