@@ -1,0 +1,43 @@
+# Two commands: `make book` and `make test`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+.PHONY: help book test outputs environment clean
+
+# python3.11 if it works here, else any python3 from 3.10 on; `make PYTHON=...` chooses another.
+PYTHON = $(shell for name in python3.11 python3; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo "$$name" && break; done)
+RUN = .venv/bin/python
+TEST_PROCESSES ?= logical
+
+export PYTHONPATH := book
+export PYTHONNOUSERSITE := 1
+
+help: ## list the targets
+	@echo "make book     run the chapters and build the pages; prints what to open"
+	@echo "              PRESET=smoke|laptop|paper    how much is run (default smoke)"
+	@echo "              DEVICE=auto|cpu|cuda         where (default auto: cuda when torch sees it)"
+	@echo "              CENSUS_DATA=auto|real|simulated   (default auto: real when they can be had)"
+	@echo "              MMOE_DATA=/folder            where the real files lie, if they are not to be downloaded"
+	@echo "make test     ruff, mypy, and pytest over tests/ and every notebook"
+	@echo "make outputs  run the chapters with their own parameters and store the outputs in them"
+	@echo "make clean    remove what was computed; .venv and data/cache stay"
+
+book: environment ## execute the chapters, build the pages
+	@$(RUN) -m _scripts.build
+
+test: environment ## lint, types, tests, notebooks
+	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
+	@$(RUN) -m mypy
+	@$(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 \
+		-n $(TEST_PROCESSES) --maxprocesses 4 --dist loadfile
+
+outputs: environment ## refresh stored outputs
+	@$(RUN) -m _scripts.outputs
+
+environment: # .venv with everything; does nothing when it is up to date
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 or newer: run \`sudo apt install python3 python3-venv\`" >&2; exit 1; }
+	@$(PYTHON) book/_scripts/set_up.py
+
+clean: ## remove what was computed
+	rm -rf _build .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

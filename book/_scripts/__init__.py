@@ -1,0 +1,1 @@
+"""What `make` runs: set up the environment, execute the chapters, build the pages, refresh stored outputs."""
