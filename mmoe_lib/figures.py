@@ -248,7 +248,7 @@ def label_rates(rates: pd.DataFrame, finding: str, *, simulated: bool) -> Figure
             axes.bar_label(bars, fmt="%.1f %%", padding=3, fontsize=8)
         axes.set(yticks=place, yticklabels=rates.index, xlabel="people with this label (%)", xlim=(0, 52))
         axes.invert_yaxis()
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper right")
         return _finish(figure, finding, simulated=simulated)
 
 
@@ -278,7 +278,7 @@ def correlation_samples(
             xlabel="absolute Pearson correlation of the two labels, 10,000 random rows",
             ylabel="samples",
         )
-        axes.legend(loc="center right")
+        axes.legend(loc="upper center")
         return _finish(figure, finding, simulated=simulated)
 
 

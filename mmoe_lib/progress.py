@@ -1,11 +1,11 @@
-"""Progress bars: on a terminal, in a notebook, silent when asked or when TQDM_DISABLE=1 is set."""
+"""Progress bars: as text on a terminal or in a notebook, silent when asked or when TQDM_DISABLE=1 is set."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 
 def progress_bar(
