@@ -59,7 +59,7 @@ def execute_chapters(book: Book, settings: Settings) -> None:
     """
     shutil.rmtree(book.failed, ignore_errors=True)
     waiting: dict[Path, str] = {}
-    for chapter in book.chapters():
+    for chapter in book.notebooks():
         total = _inputs(book, chapter, settings)
         if _is_current(book, chapter, total):
             print(f"{chapter.name}: up to date", flush=True)
@@ -107,7 +107,7 @@ def parameters_for(chapter: Path, settings: Settings) -> dict[str, str]:
 
 def asks_census(book: Book) -> bool:
     """Whether any chapter has the parameter `census_data`."""
-    return any("census_data" in declared_parameters(chapter) for chapter in book.chapters())
+    return any("census_data" in declared_parameters(chapter) for chapter in book.notebooks())
 
 
 def declared_parameters(chapter: Path) -> dict[str, object]:
@@ -187,6 +187,7 @@ def run_one(run: Run) -> tuple[float, str | None]:
                 unfinished,
                 run.parameters,
                 kernel_name="python3",
+                language="python",
                 cwd=run.folder,
                 progress_bar=False,
                 execution_timeout=run.seconds_a_cell,
@@ -225,20 +226,15 @@ def _failed_cell(chapter: Path, unfinished: Path) -> str:
         return ""
     # Papermill put cells in: a marker at the top, one before the failed cell, and the parameters.
     ran = [cell for cell in read_notebook(unfinished).cells if not has_tag(cell, ERROR_MARKER)]
-    failed = next(
-        (
-            cell
-            for cell in ran
-            if cell.cell_type == "code"
-            and (
-                cell.metadata.get("papermill", {}).get("exception")
-                or cell.metadata.get("papermill", {}).get("status") in ("running", "failed")
-            )
-        ),
-        None,
-    )
-    if failed is None:
+    # Its status is no help: papermill calls a cell completed that timed out or took the kernel down.
+    started = [
+        cell
+        for cell in ran
+        if cell.cell_type == "code" and cell.metadata.get("papermill", {}).get("start_time")
+    ]
+    if not started:
         return ""
+    failed = started[-1]
     own = [cell for cell in ran if not has_tag(cell, INJECTED)]
     if failed not in own:
         return ", injected parameters"

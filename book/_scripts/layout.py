@@ -93,16 +93,25 @@ class Book:
             raise BookError("book/_toc.yml names no page: give it `root:` and `chapters:`")
         return [self._page(name) for name in names]
 
-    def chapters(self) -> list[Path]:
-        """The notebooks of the table of contents, in its order.
+    def notebooks(self) -> list[Path]:
+        """The pages that are notebooks: all of them are run.
 
         Raises:
             BookError: as `pages`, or no page is a notebook.
         """
-        chapters = [page for page in self.pages() if page.suffix == ".ipynb"]
-        if not chapters:
+        notebooks = [page for page in self.pages() if page.suffix == ".ipynb"]
+        if not notebooks:
             raise BookError("book/_toc.yml names no notebook: there is no chapter to run")
-        return chapters
+        return notebooks
+
+    def chapters(self) -> list[Path]:
+        """The notebooks but the opening page: those that a reader runs on their own.
+
+        Raises:
+            BookError: as `notebooks`.
+        """
+        opening_page = self.pages()[0]
+        return [notebook for notebook in self.notebooks() if notebook != opening_page]
 
     def _page(self, name: str) -> Path:
         stem = self.source / name.removesuffix(".ipynb").removesuffix(".md")

@@ -25,7 +25,7 @@ def write_notebook(notebook: NotebookNode, path: Path) -> bool:
     Returns:
         Whether the file changed.
     """
-    text = json.dumps(_split_lines(notebook), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    text = notebook_text(notebook)
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +33,12 @@ def write_notebook(notebook: NotebookNode, path: Path) -> bool:
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
     return True
+
+
+def notebook_text(notebook: NotebookNode) -> str:
+    """The file's text: long texts as lists of lines, so that git shows changes by line."""
+    lines: dict[str, Any] = json.loads(nbformat.writes(notebook, version=nbformat.NO_CONVERT))
+    return json.dumps(lines, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def has_tag(cell: NotebookNode, tag: str) -> bool:
@@ -85,8 +91,3 @@ def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
         else:
             joined.append(output)
     return joined
-
-
-def _split_lines(notebook: NotebookNode) -> dict[str, Any]:
-    """The form on disk: long texts as lists of lines, so that git shows changes by line."""
-    return json.loads(nbformat.writes(notebook, version=nbformat.NO_CONVERT))

@@ -20,7 +20,7 @@ def refresh(book: Book) -> None:
     Raises:
         BookError: a chapter failed; a line each.
     """
-    chapters = book.chapters()
+    chapters = book.notebooks()
     with tempfile.TemporaryDirectory() as folder:
         runs = [_prepared(book, chapter, Path(folder)) for chapter in chapters]
         failures = []
@@ -43,7 +43,8 @@ def refresh(book: Book) -> None:
 
 def _prepared(book: Book, chapter: Path, folder: Path) -> Run:
     notebook = read_notebook(chapter)
-    set_colab_cell(book, notebook, chapter.name)
+    if chapter in book.chapters():
+        set_colab_cell(book, notebook, chapter.name)
     normalise(notebook)
     prepared = folder / "prepared" / chapter.name
     write_notebook(notebook, prepared)

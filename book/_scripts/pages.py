@@ -15,7 +15,7 @@ JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 def copy_pages(book: Book) -> None:
     """Lay everything but the notebooks beside the executed copies, and take out what left the book."""
-    wanted = {chapter.name for chapter in book.chapters()}
+    wanted = {chapter.name for chapter in book.notebooks()}
     copied = set()
     for file in files_under(book.source):
         relative = file.relative_to(book.source)
