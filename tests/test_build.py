@@ -22,7 +22,7 @@ from _scripts.pages import build_pages
 from _scripts.settings import Settings, read_settings
 
 ENVIRONMENT = {"PRESET": "smoke", "DEVICE": "cpu", "CENSUS_DATA": "simulated"}
-COLAB = ("colab", "")
+COLAB = ("colab", "# written by `make outputs`")
 PARAMETERS = ("parameters", 'preset = "smoke"  # or more\ndevice = "cpu"')
 
 

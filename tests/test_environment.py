@@ -98,29 +98,28 @@ def test_extras_that_make_installs_hold_all_others() -> None:
 
 
 def test_library_imports_little_and_fast() -> None:
-    """All of the library but the room that draws; torch alone takes seconds, so it is loaded before."""
+    """All of the library but the room that draws; torch alone takes seconds, so it is loaded before.
+
+    Seconds of this process, not of the clock: other tests run at the same time.
+    """
     code = f"""
 import json, pkgutil, sys, time
 import torch
-start = time.perf_counter()
+start = time.process_time()
 import mmoe_lib
 names = [module.name for module in pkgutil.walk_packages(mmoe_lib.__path__, "mmoe_lib.")]
 names = [name for name in names if name.split(".")[1] != "figures"]
 for name in names:
     __import__(name)
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 print(json.dumps([names, [name for name in {HEAVY!r} if name in sys.modules], seconds]))
 """
 
-    def import_all() -> float:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        names, heavy, seconds = json.loads(done.stdout)
-        assert len(names) > 5
-        assert heavy == []
-        return float(seconds)
-
-    # A second try, since another process may hold the core.
-    assert import_all() < SECONDS or import_all() < SECONDS
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names, heavy, seconds = json.loads(done.stdout)
+    assert len(names) > 5
+    assert heavy == []
+    assert seconds < SECONDS
 
 
 def room(module: str) -> str:

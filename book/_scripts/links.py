@@ -33,17 +33,18 @@ def colab_cell(book: Book) -> str:
     return COLAB_CELL.format(url=url, name=url.rsplit("/", 1)[1])
 
 
-def set_colab_cell(book: Book, notebook: NotebookNode, name: str) -> None:
-    """Write the cell's text, in place, into the one cell that is tagged `colab`.
+def set_colab_cell(book: Book, notebook: NotebookNode, path: Path) -> None:
+    """Write the cell's text, in place, into the cell tagged `colab`, which only the opening page may lack.
 
     Raises:
         BookError: there is no such cell, or more than one.
     """
     cells = [cell for cell in notebook.cells if has_tag(cell, COLAB_TAG)]
+    if not cells and path not in book.chapters():
+        return
     if len(cells) != 1 or cells[0].cell_type != "code":
-        raise BookError(f"{name}: {len(cells)} cells are tagged `colab`, expected one code cell")
+        raise BookError(f"{path.name}: {len(cells)} cells are tagged `colab`, expected one code cell")
     cells[0].source = colab_cell(book)
-    cells[0].metadata["tags"] = [COLAB_TAG, "hide-input"]
 
 
 def colab_link(book: Book, chapter: Path) -> str:

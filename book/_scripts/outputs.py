@@ -43,8 +43,7 @@ def refresh(book: Book) -> None:
 
 def _prepared(book: Book, chapter: Path, folder: Path) -> Run:
     notebook = read_notebook(chapter)
-    if chapter in book.chapters():
-        set_colab_cell(book, notebook, chapter.name)
+    set_colab_cell(book, notebook, chapter)
     normalise(notebook)
     prepared = folder / "prepared" / chapter.name
     write_notebook(notebook, prepared)
