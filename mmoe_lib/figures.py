@@ -80,11 +80,13 @@ def label_scatter(
         axes[0].plot(z, noiseless_labels(constants.c * z, constants), color="#333333", lw=1.2)
         axes[0].plot(z, constants.c * z, color="#999999", lw=1.2, ls="--")
         axes[0].set(title="Label without noise", xlabel="projection $w'x / c$", ylabel="label $y$")
+        limit = 1.05 * max(float(values.abs().max()) for values in samples.values())
         for place, (p, labels) in zip(axes[1:], samples.items(), strict=True):
             colour = CORRELATION_STYLES.get(p, ("#333333", "-"))[0]
             place.scatter(labels[:, 0], labels[:, 1], s=3, alpha=0.35, color=colour, linewidths=0)
             pearson = float(torch.corrcoef(labels.T.double())[0, 1])
             place.set(title=f"p = {p:g}: labels at {pearson:.2f}", xlabel="label of task 1", aspect="equal")
+            place.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[-5, 0, 5], yticks=[-5, 0, 5])
         axes[1].set_ylabel("label of task 2")
         return _finish(figure, finding)
 
