@@ -334,10 +334,10 @@ def auc_dots(
         for place in axes[0][1:]:
             place.set_yticklabels([])
         if paper is not None:
-            axes[0][0].plot(
+            axes[0][-1].plot(
                 [], [], "D", mfc="none", color=COLOURS["paper"], ms=5, label="paper's mean of 400"
             )
-            axes[0][0].legend(loc="lower left")
+            axes[0][-1].legend(loc="center")
         return _finish(figure, finding, simulated=simulated)
 
 
