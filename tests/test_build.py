@@ -14,6 +14,7 @@ from _scripts import set_up as set_up_script
 from _scripts.build import build
 from _scripts.execute import Run as ChapterRun
 from _scripts.execute import declared_parameters, execute_chapters, parameters_for, run_one
+from _scripts.kernels import prepare_environment
 from _scripts.layout import ROOT, Book, BookError
 from _scripts.links import README_END, README_START, colab_cell, colab_link, readme_block, with_links
 from _scripts.notebooks import normalise, notebook_text, read_notebook
@@ -387,3 +388,13 @@ def test_own_check_runs_tests_and_book() -> None:
     assert "set -euo pipefail" in text
     assert re.findall(r"^make (\w+)$", text, flags=re.MULTILINE) == ["test", "book"]
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_kernels_find_data_that_were_named_relative_to_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environment = {"MMOE_DATA": "../files", "MPLBACKEND": "tkagg"}
+    prepare_environment(environment)
+    assert environment["MMOE_DATA"] == str(tmp_path.parent / "files")
+    assert "MPLBACKEND" not in environment

@@ -1,12 +1,11 @@
 """What the kernels of all notebooks find in their environment, in the build, in `make outputs` and in nbval."""
 
 from collections.abc import MutableMapping
+from pathlib import Path
 
 KERNEL_ENVIRONMENT = {
     # A progress bar writes times, which no stored output may hold.
     "TQDM_DISABLE": "1",
-    # tqdm warns, with a path of this machine, that the widgets for its bars are not installed.
-    "PYTHONWARNINGS": "ignore:IProgress not found",
     # One process a core with one thread each: faster than threads here, and the order of sums is fixed.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -26,3 +25,6 @@ def prepare_environment(environment: MutableMapping[str, str]) -> None:
     environment.update(KERNEL_ENVIRONMENT)
     for name in UNWANTED:
         environment.pop(name, None)
+    if environment.get("MMOE_DATA"):
+        # Given relative to the folder of the command; kernels run in book/.
+        environment["MMOE_DATA"] = str(Path(environment["MMOE_DATA"]).resolve())
