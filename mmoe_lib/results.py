@@ -156,3 +156,27 @@ def census_table(rows: pd.DataFrame, group: str) -> pd.DataFrame:
             columns[model][f"{title}: ours"] = show_interval(*mean_interval(runs[value]))
             columns[model][f"{title}: paper"] = f"{paper.loc[model, value]:.4f}"
     return pd.DataFrame(columns).T
+
+
+def census_differences(rows: pd.DataFrame, model: str) -> pd.DataFrame:
+    """How far one model's mean test AUC of the main task lies above each other's, in AUC points (1/100).
+
+    Args:
+        rows: Rows of a census study, one a run: model, setting, test_main_auc.
+        model: The model that is compared with the others.
+
+    Returns:
+        A row a group of tasks, a column an other model, each cell with Welch's 95 % interval; and the
+        distance between the largest and the smallest of all the models' means.
+    """
+    table: dict[str, dict[str, str]] = {}
+    for group in dict.fromkeys(rows["setting"]):
+        points = 100 * rows[rows["setting"] == group].set_index("model")["test_main_auc"]
+        others = [other for other in dict.fromkeys(points.index) if other != model]
+        table[group] = {
+            f"minus {other}": show_interval(*difference_interval(points[[model]], points[[other]]), digits=2)
+            for other in others
+        }
+        means = points.groupby(level=0).mean()
+        table[group]["all means within"] = f"{means.max() - means.min():.2f}"
+    return pd.DataFrame(table).T

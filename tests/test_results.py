@@ -105,3 +105,18 @@ def test_stored_results_name_their_origin() -> None:
             assert rows[column].notna().all(), (path.name, column)
         assert not rows["commit"].str.contains("none").any()
         assert not rows.duplicated(["model", "setting", "learning_rate", "seed", "preset"]).any()
+
+
+def test_census_differences_are_in_points_and_signed() -> None:
+    rows = pd.DataFrame(
+        {
+            "model": ["MMoE"] * 3 + ["OMoE"] * 3,
+            "setting": "income",
+            "test_main_auc": [0.941, 0.942, 0.943, 0.940, 0.940, 0.941],
+        }
+    )
+    table = results.census_differences(rows, "MMoE")
+    expected = difference_interval([94.1, 94.2, 94.3], [94.0, 94.0, 94.1])
+    assert table.loc["income", "minus OMoE"] == results.show_interval(*expected, digits=2)
+    assert str(table.loc["income", "minus OMoE"]).startswith("0.17 [")
+    assert table.loc["income", "all means within"] == "0.17"

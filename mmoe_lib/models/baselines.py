@@ -82,5 +82,5 @@ class SharedBottom(nn.Module):
         """Map inputs (B, d) to outputs (B, K)."""
         check_inputs(x, self.num_inputs, next(self.parameters()))
         shared = self.bottom(x)  # f(x): (B, h)
-        # y_k = h_k(f(x))                                                                        (1)
+        # (1)  y_k = h_k(f(x))
         return self.towers(*[shared] * self.num_tasks)  # (B, K)

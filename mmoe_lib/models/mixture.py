@@ -52,7 +52,7 @@ class OMoE(nn.Module):
         check_inputs(x, self.num_inputs, self.gate.weight)
         f = self.experts(x)  # (B, n, h)
         g = torch.softmax(self.gate(x), dim=-1)  # (B, n)
-        # y = sum_i g(x)_i f_i(x)                                                                (5)
+        # (5)  y = sum_i g(x)_i f_i(x)
         mixed = (g.unsqueeze(-1) * f).sum(dim=-2)  # (B, h)
         # y_k = h_k(y)
         return self.towers(*[mixed] * self.num_tasks)  # (B, K)
@@ -94,7 +94,7 @@ class MMoE(nn.Module):
     def gate_weights(self, x: Tensor) -> Tensor:
         """How much of each expert each task reads: (B, d) to (B, K, n), rows summing to 1."""
         check_inputs(x, self.num_inputs, self.gates.weight)
-        # g^k(x) = softmax(W_gk x)                                                               (8)
+        # (8)  g^k(x) = softmax(W_gk x)
         return torch.softmax(torch.unflatten(self.gates(x), -1, (self.num_tasks, self.num_experts)), dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,8 +102,8 @@ class MMoE(nn.Module):
         check_inputs(x, self.num_inputs, self.gates.weight)
         f = self.experts(x)  # (B, n, h)
         g = self.gate_weights(x)  # (B, K, n)
-        # f^k(x) = sum_i g^k(x)_i f_i(x)                                                         (7)
+        # (7)  f^k(x) = sum_i g^k(x)_i f_i(x)
         # As a product and a sum: compiled, this runs faster than bmm or einsum.
         mixed = (g.unsqueeze(-1) * f.unsqueeze(-3)).sum(dim=-2)  # (B, K, h)
-        # y_k = h_k(f^k(x))                                                                      (6)
+        # (6)  y_k = h_k(f^k(x))
         return self.towers(*mixed.unbind(dim=-2))  # (B, K)
