@@ -317,7 +317,7 @@ def test_links_follow_the_address_in_config(tmp_path: Path) -> None:
     assert "https://colab.research.google.com/github/Ann/Book/blob/main/book/01_chapter.ipynb" in readme
     assert "https://ann.github.io/Book/" in readme
     assert "old" not in readme
-    assert 'address, folder = "https://github.com/Ann/Book", "/content/Book"' in colab_cell(book)
+    assert 'address = "https://github.com/Ann/Book"\n    folder = "/content/Book"\n' in colab_cell(book)
     with pytest.raises(BookError, match="are missing"):
         with_links(book, "no markers")
     book.config_file.write_text("repository:\n  url: nowhere\n", encoding="utf-8")

@@ -13,16 +13,19 @@ README_END = "<!-- end of links -->"
 
 # The first code cell of every chapter. Colab has every other package that the library needs.
 COLAB_CELL = """\
-# On Google Colab this cell fetches the book's repository. Elsewhere it does nothing.
+# On Google Colab this cell fetches the repository. Elsewhere it does nothing.
 import os
 import subprocess
 import sys
 
 if "google.colab" in sys.modules:
-    address, folder = "{url}", "/content/{name}"
+    address = "{url}"
+    folder = "/content/{name}"
     if not os.path.isdir(folder):
-        subprocess.run(["git", "clone", "--quiet", "--depth", "1", address, folder], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "pooch"], check=True)
+        clone = ["git", "clone", "--quiet", "--depth", "1", address, folder]
+        subprocess.run(clone, check=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "pooch"]
+    subprocess.run(pip, check=True)
     os.chdir(f"{{folder}}/book")
     sys.path.insert(0, folder)"""
 
