@@ -299,6 +299,18 @@ def test_without_a_compiler_training_goes_on_with_a_warning(monkeypatch: pytest.
     assert not all(torch.equal(before[name], value) for name, value in ensemble.parameters.items())
 
 
+@pytest.mark.filterwarnings("ignore:compile is True but there is no C")
+def test_a_compiled_step_trains_as_the_plain_one() -> None:
+    def losses(compiled: bool) -> Tensor:
+        ensemble = Ensemble(lambda g: MMoE(3, 2, 2, (4,), (2,), generator=g), (0, 1), dtype=torch.float64)
+        x = torch.randn(64, 3, generator=seeded_generator(0, "test"), dtype=torch.float64)
+        settings = TrainingSettings(60, note_every=1, compile=compiled)
+        history = train(ensemble, epochs(x, x[:, :2], 8), squared_error, settings, progress=False)
+        return torch.stack(history.losses)
+
+    torch.testing.assert_close(losses(compiled=True), losses(compiled=False), rtol=1e-10, atol=0)
+
+
 def test_modules_with_buffers_are_stacked_too() -> None:
     class Scaled(nn.Module):
         def __init__(self, generator: torch.Generator) -> None:
