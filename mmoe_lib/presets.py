@@ -15,6 +15,11 @@ class Preset:
         synthetic_runs: Runs a setting of the synthetic study (the paper: 200).
         synthetic_steps: Minibatches of each.
         synthetic_batch_size: Rows of each minibatch.
+        synthetic_chunk: Runs trained as one computation in a process of the study.
+        synthetic_tuning_runs: Runs, reported nowhere, that choose among the learning rates.
+        synthetic_tuning_steps: Minibatches of each of them.
+        synthetic_choice_runs: Runs a setting where the unpublished choices are varied.
+        synthetic_choice_steps: Minibatches of each of them.
         census_seeds: Runs a method on Census-Income.
         census_train_rows: Random rows of the training file; None for all 199,523.
         census_test_rows: Random rows of the test file, before it is halved; None for all 99,762.
@@ -27,6 +32,11 @@ class Preset:
     synthetic_runs: int
     synthetic_steps: int
     synthetic_batch_size: int
+    synthetic_chunk: int
+    synthetic_tuning_runs: int
+    synthetic_tuning_steps: int
+    synthetic_choice_runs: int
+    synthetic_choice_steps: int
     census_seeds: int
     census_train_rows: int | None
     census_test_rows: int | None
@@ -37,9 +47,9 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("smoke", 10, 8, 1_500, 32, 5, 20_000, 10_000, 6, 50),
-        Preset("laptop", 100, 24, 20_000, 32, 5, None, None, 20, 200),
-        Preset("paper", 100, 200, 100_000, 32, 400, None, None, 20, 1_000),
+        Preset("smoke", 10, 8, 1_500, 32, 4, 4, 500, 4, 500, 5, 20_000, 10_000, 6, 50),
+        Preset("laptop", 100, 24, 20_000, 32, 12, 4, 10_000, 4, 10_000, 5, None, None, 20, 200),
+        Preset("paper", 100, 200, 60_000, 32, 20, 8, 30_000, 20, 30_000, 400, None, None, 20, 1_000),
     )
 }
 

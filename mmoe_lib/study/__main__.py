@@ -1,18 +1,22 @@
-"""Command line: python -m mmoe_lib.study census --preset laptop."""
+"""Command line: python -m mmoe_lib.study synthetic --preset laptop --workers 2."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pandas as pd
+import torch
 
-from mmoe_lib.presets import PRESETS, preset
-from mmoe_lib.study import census
-from mmoe_lib.study.cells import Cell, run_cells
+from mmoe_lib.presets import PRESETS, Preset, preset
+from mmoe_lib.study import census, synthetic
+from mmoe_lib.study.cells import Cell, read_rows, run_cells, waiting_cells
 from mmoe_lib.study.origin import ROOT, Origin
+from mmoe_lib.study.workers import WorkerDiedError
 from mmoe_lib.tasks.census import CensusData, encode, load
 from mmoe_lib.training.ensemble import checked_device
 
@@ -20,25 +24,91 @@ from mmoe_lib.training.ensemble import checked_device
 def main(arguments: list[str] | None = None) -> int:
     """Run a study; rows go to data/results/, and what is there already is not run again."""
     parser = argparse.ArgumentParser(prog="python -m mmoe_lib.study", description=main.__doc__)
-    parser.add_argument("study", choices=["census"])
+    parser.add_argument("study", choices=["synthetic", "census"])
     parser.add_argument(
         "--preset", default="laptop", help=f"how much: {', '.join(PRESETS)} (default: laptop)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
     parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes that train side by side, the synthetic study only (default: one a core, on a GPU 1)",
+    )
+    parser.add_argument(
         "--results", type=Path, default=ROOT / "data" / "results", help="folder of the CSV files"
     )
+    look = parser.add_mutually_exclusive_group()
+    look.add_argument("--list", action="store_true", help="print the cells and stop")
+    look.add_argument("--status", action="store_true", help="print how many runs are there and stop")
     options = parser.parse_args(arguments)
     try:
-        _census(options.preset, options.device, options.results)
-    except (ValueError, OSError, ArithmeticError) as error:
+        chosen, device = preset(options.preset), checked_device(options.device)
+        if options.list or options.status:
+            _look(options.study, chosen, options.results, every_cell=options.list)
+        elif options.study == "census":
+            if options.workers not in (None, 1):
+                raise ValueError(
+                    f"workers is {options.workers}, expected 1: the census study runs in one process"
+                )
+            _census(chosen, device, options.results)
+        else:
+            _synthetic(chosen, device, options.results, _number_of_workers(options.workers, device))
+    except (ValueError, OSError, ArithmeticError, WorkerDiedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _census(preset_name: str, device_name: str, folder: Path) -> None:
-    chosen, device = preset(preset_name), checked_device(device_name)
+def _number_of_workers(asked: int | None, device: torch.device) -> int:
+    if asked is not None and asked < 1:
+        raise ValueError(f"workers is {asked}, expected 1 or more")
+    return asked or (1 if device.type == "cuda" else os.cpu_count() or 1)
+
+
+def _parts(study: str, chosen: Preset, folder: Path) -> Iterator[tuple[Path, list[Cell]]]:
+    """The files of a study, each with its cells; the next part is asked for when the last one has its rows."""
+    if study == "census":
+        yield folder / "census_first.csv", census.cells(chosen)
+        return
+    tuning = folder / "synthetic_tuning.csv"
+    cells = synthetic.tuning_cells(chosen)
+    yield tuning, cells
+    rows = read_rows(tuning)
+    if waiting_cells(cells, rows, chosen.name):
+        return
+    rates = synthetic.chosen_rates(rows[rows["preset"] == chosen.name])
+    yield folder / "synthetic.csv", synthetic.reported_cells(chosen, rates)
+    yield folder / "synthetic_choices.csv", synthetic.choice_cells(chosen, rates)
+
+
+def _look(study: str, chosen: Preset, folder: Path, *, every_cell: bool) -> None:
+    path = folder
+    for path, cells in _parts(study, chosen, folder):
+        waiting = waiting_cells(cells, read_rows(path), chosen.name)
+        runs, left = (sum(len(cell.seeds) for cell in some) for some in (cells, waiting))
+        print(f"{path.name}: {runs - left} of {runs} runs, preset {chosen.name}")
+        if every_cell:
+            for cell in cells:
+                seeds = f"seeds {cell.seeds[0]} to {cell.seeds[-1]}"
+                state = "waits" if cell in waiting else "done"
+                print(
+                    f"  {state:5}  {cell.model}, {cell.setting}, learning rate {cell.learning_rate:g}, {seeds}"
+                )
+    if path.name == "synthetic_tuning.csv":
+        print("synthetic.csv, synthetic_choices.csv: listed when tuning has chosen the learning rates")
+
+
+def _synthetic(chosen: Preset, device: torch.device, folder: Path, workers: int) -> None:
+    origin = Origin.now(
+        f"python -m mmoe_lib.study synthetic --preset {chosen.name}", chosen.name, device, "synthetic"
+    )
+    run = partial(synthetic.run, device=device)
+    for path, cells in _parts("synthetic", chosen, folder):
+        rows = run_cells(cells, run, path, origin, workers=workers)
+        print(f"{path.name}: {len(rows)} runs")
+
+
+def _census(chosen: Preset, device: torch.device, folder: Path) -> None:
     tables = load(train_rows=chosen.census_train_rows, test_rows=chosen.census_test_rows)
 
     @lru_cache(maxsize=1)
@@ -49,11 +119,10 @@ def _census(preset_name: str, device_name: str, folder: Path) -> None:
         return census.run(cell, data_of(cell.setting), chosen, device)
 
     sums = "+".join(value[:12] for _, value in sorted(tables.sha256.items()))
-    command = f"python -m mmoe_lib.study census --preset {chosen.name}"
-    origin = Origin.now(command, chosen.name, device, sums)
-    path = folder / "census_first.csv"
-    rows = run_cells(census.cells(chosen), run, path, origin)
-    print(f"{path.name}: {len(rows)} runs")
+    origin = Origin.now(f"python -m mmoe_lib.study census --preset {chosen.name}", chosen.name, device, sums)
+    for path, cells in _parts("census", chosen, folder):
+        rows = run_cells(cells, run, path, origin)
+        print(f"{path.name}: {len(rows)} runs")
 
 
 if __name__ == "__main__":

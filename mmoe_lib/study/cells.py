@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from mmoe_lib.progress import progress_bar
 from mmoe_lib.study.origin import Origin
+from mmoe_lib.study.workers import Workers
 
 KEY = ["model", "setting", "learning_rate", "seed", "preset"]
 """The columns that tell one run from another."""
@@ -27,12 +31,15 @@ class Cell:
         setting: What it is trained on, such as a group of tasks or a correlation.
         learning_rate: Of every run.
         seeds: One a run.
+        facts: Columns that say how it is trained, such as the number of steps. Rows that are in the file
+            already must agree with them.
     """
 
     model: str
     setting: str
     learning_rate: float
     seeds: tuple[int, ...]
+    facts: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
 def run_cells(
@@ -41,55 +48,92 @@ def run_cells(
     path: Path,
     origin: Origin,
     *,
+    workers: int = 1,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Run the cells whose rows are not in the file, one after another.
+    """Run the cells whose rows are not in the file, one after another or side by side.
 
     The rows of a cell are added when it ends, by writing the whole file anew beside the old one and
-    renaming it: a killed study loses at most the cell that was running.
+    renaming it: a killed study loses at most the cells that were running. Rows stand in the order of the
+    cells, whichever ended first. Two studies may fill one file at the same time.
 
     Args:
         cells: What to run.
-        run: Gives one row a seed, with the column seed and the cell's results.
+        run: Gives one row a seed, with the column seed and the cell's results. With several workers it must
+            be a function that can be pickled.
         path: The CSV file.
         origin: Goes into every row; rows of another preset stay in the file and are not counted.
+        workers: Processes; 1 runs the cells in this one.
         progress: Show a progress bar.
 
     Returns:
         All rows of the file.
 
     Raises:
-        ValueError: If the file has other columns than these results, or is cut short.
+        ValueError: If the file has other columns than these results, is cut short, or holds these runs
+            trained in another way.
+        WorkerDiedError: If a worker process died.
+        OSError: If the file cannot be written; it is then as it was.
     """
     rows = read_rows(path)
-    waiting = [cell for cell in cells if not _is_there(cell, rows, origin)]
-    for cell in progress_bar(waiting, label=path.stem, unit="cell", show=progress):
-        start = time.perf_counter()
-        found = run(cell)
-        new = pd.DataFrame(
-            {
-                "model": cell.model,
-                "setting": cell.setting,
-                "learning_rate": cell.learning_rate,
-                **{name: found[name] for name in found.columns},
-                **origin.columns(),
-                "seconds": round((time.perf_counter() - start) / len(cell.seeds), 2),
-            }
-        )
-        rows = append_rows(path, new)
+    waiting = waiting_cells(cells, rows, origin.preset)
+    if not waiting:
+        return rows
+    timed = partial(_timed, run)
+    side_by_side = workers > 1 and len(waiting) > 1
+    results = Workers(timed, workers).results(waiting) if side_by_side else ((c, timed(c)) for c in waiting)
+    total = sum(len(cell.seeds) for cell in waiting)
+    with progress_bar(total=total, label=path.stem, unit="run", show=progress) as bar:
+        for cell, (found, seconds) in results:
+            new = pd.DataFrame(
+                {
+                    "model": cell.model,
+                    "setting": cell.setting,
+                    "learning_rate": cell.learning_rate,
+                    **cell.facts,
+                    **{name: found[name] for name in found.columns},
+                    **origin.columns(),
+                    "seconds": round(seconds / len(cell.seeds), 2),
+                }
+            )
+            rows = append_rows(path, new, cells)
+            bar.update(len(cell.seeds))
     return rows
 
 
-def _is_there(cell: Cell, rows: pd.DataFrame, origin: Origin) -> bool:
+def _timed(run: Callable[[Cell], pd.DataFrame], cell: Cell) -> tuple[pd.DataFrame, float]:
+    start = time.perf_counter()
+    found = run(cell)
+    return found, time.perf_counter() - start
+
+
+def waiting_cells(cells: Sequence[Cell], rows: pd.DataFrame, preset: str) -> list[Cell]:
+    """The cells of which a run is missing in these rows of a results file.
+
+    Raises:
+        ValueError: If the rows hold one of these runs, trained in another way.
+    """
+    return [cell for cell in cells if not _is_there(cell, rows, preset)]
+
+
+def _is_there(cell: Cell, rows: pd.DataFrame, preset: str) -> bool:
     if rows.empty:
         return False
-    same = (
+    same = rows[
         (rows["model"] == cell.model)
         & (rows["setting"] == cell.setting)
         & (rows["learning_rate"] == cell.learning_rate)
-        & (rows["preset"] == origin.preset)
-    )
-    return set(cell.seeds) <= set(rows.loc[same, "seed"])
+        & (rows["preset"] == preset)
+        & rows["seed"].isin(cell.seeds)
+    ]
+    for name, value in cell.facts.items():
+        found = set(same[name]) if name in same else {"nothing"} if len(same) else set()
+        if found - {value}:
+            raise ValueError(
+                f"the rows of {cell.model}, {cell.setting} in the file have {name} {sorted(found, key=str)}, "
+                f"expected {value}: they are of another setting, move the file away to run the study again"
+            )
+    return set(cell.seeds) <= set(same["seed"])
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -111,32 +155,63 @@ def read_rows(path: Path) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def append_rows(path: Path, new: pd.DataFrame) -> pd.DataFrame:
+def append_rows(path: Path, new: pd.DataFrame, cells: Sequence[Cell] = ()) -> pd.DataFrame:
     """Add rows to a results file in one atomic step; a row of the same run replaces the old one.
+
+    Args:
+        path: The CSV file.
+        new: One row a run.
+        cells: Their order is the order of the rows; rows of none of them stand in front, as they came.
 
     Returns:
         All rows of the file.
 
     Raises:
         ValueError: If the file's columns differ, or a text holds a comma or a line break.
+        OSError: If the file cannot be written; it is then as it was.
     """
-    old = read_rows(path)
-    if not old.empty and list(old.columns) != list(new.columns):
-        raise ValueError(
-            f"{path.name} has the columns {', '.join(old.columns)}, expected {', '.join(new.columns)}: "
-            "it is of another version, move it away to run the study again"
-        )
     texts = new.select_dtypes(exclude="number").astype(str)
     if texts.apply(lambda column: column.str.contains(r"[,\n\"]").any()).any():
         raise ValueError(
             "a text holds a comma, a quote or a line break, expected none: results are plain CSV"
         )
-    rows = pd.concat([old, new], ignore_index=True).drop_duplicates(KEY, keep="last")
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+        old = read_rows(path)
+        if not old.empty and list(old.columns) != list(new.columns):
+            raise ValueError(
+                f"{path.name} has the columns {', '.join(old.columns)}, expected {', '.join(new.columns)}: "
+                "it is of another version, move it away to run the study again"
+            )
+        rows = pd.concat([old, new], ignore_index=True) if len(old) else new
+        rows = _in_order(rows.drop_duplicates(KEY, keep="last"), cells)
+        _replace(path, rows.to_csv(index=False, lineterminator="\n"))
+    return rows
+
+
+def _in_order(rows: pd.DataFrame, cells: Sequence[Cell]) -> pd.DataFrame:
+    places = {
+        (cell.model, cell.setting, cell.learning_rate, seed): place
+        for place, (cell, seed) in enumerate((cell, seed) for cell in cells for seed in cell.seeds)
+    }
+    keys = zip(rows["model"], rows["setting"], rows["learning_rate"], rows["seed"], strict=True)
+    order = pd.Series([places.get(key, -1) for key in keys], index=rows.index)
+    return rows.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Only one process at a time; the lock goes with the process, however that ends."""
+    with Path(tempfile.gettempdir(), f"mmoe_lib.{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(path: Path, text: str) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w") as file:
-            file.write(rows.to_csv(index=False, lineterminator="\n"))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
@@ -144,4 +219,3 @@ def append_rows(path: Path, new: pd.DataFrame) -> pd.DataFrame:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    return rows

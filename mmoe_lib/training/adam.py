@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +24,8 @@ class Adam:
     epsilon: float = 1e-8
 
     def corrections(self, step: int) -> tuple[float, float]:
-        """The factors 1 - beta1^t and 1 - beta2^t of step t = 1, 2, ..."""
-        return 1 - self.beta1**step, 1 - self.beta2**step
+        """The factors 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t) of step t = 1, 2, ..."""
+        return 1 / (1 - self.beta1**step), 1 / math.sqrt(1 - self.beta2**step)
 
     def update(
         self,
@@ -32,8 +33,8 @@ class Adam:
         gradient: Tensor,
         mean: Tensor,
         square: Tensor,
-        learning_rates: Tensor,
-        corrections: tuple[Tensor, Tensor],
+        rates: Tensor,
+        correction: Tensor,
     ) -> None:
         """Move one stacked parameter (R, ...) of every run, and its two running means, in place.
 
@@ -42,13 +43,13 @@ class Adam:
             gradient: The gradient of each run's own loss, (R, ...).
             mean: m, (R, ...).
             square: v, (R, ...).
-            learning_rates: One a run, (R,).
-            corrections: `corrections(t)` as tensors, so that a compiled step is not compiled anew each time.
+            rates: Learning rate of each run times the first of `corrections(t)`, (R,).
+            correction: The second of them, a tensor so that a compiled step is not compiled anew each time.
         """
-        rates = learning_rates.view(-1, *[1] * (parameter.dim() - 1))
+        rates = rates.view(-1, *[1] * (parameter.dim() - 1))
         # m <- beta1 m + (1 - beta1) g;   v <- beta2 v + (1 - beta2) g^2
         mean.lerp_(gradient, 1 - self.beta1)
         square.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
         # theta <- theta - rate (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
-        denominator = torch.sqrt(square) / torch.sqrt(corrections[1]) + self.epsilon
-        parameter.sub_(rates / corrections[0] * mean / denominator)
+        # Whatever is the same for all elements was divided before: a division a number costs more than all else.
+        parameter.sub_(rates * mean / (torch.sqrt(square) * correction + self.epsilon))

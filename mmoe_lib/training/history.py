@@ -39,6 +39,7 @@ class History:
         metrics: By name, one (R,) tensor an evaluation.
         best_step: The step whose weights each run keeps, (R,); 0 where nothing was monitored.
         stopped_step: The step at which each run stopped improving for good, (R,); the last step if never.
+        diverged_step: The first step at which each run's loss was not finite, (R,); 0 if never.
     """
 
     seeds: tuple[int, ...]
@@ -48,6 +49,7 @@ class History:
     metrics: dict[str, list[Tensor]] = field(default_factory=dict)
     best_step: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     stopped_step: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    diverged_step: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
     def loss_frame(self) -> pd.DataFrame:
         """One row a step, run and task: columns step, seed, task, loss."""

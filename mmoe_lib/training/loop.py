@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +13,7 @@ from mmoe_lib.training.adam import Adam
 from mmoe_lib.training.ensemble import Ensemble, State
 from mmoe_lib.training.history import DivergedError, History
 from mmoe_lib.training.losses import Loss
+from mmoe_lib.training.step import Step, fast_step
 
 Evaluate = Callable[[Ensemble], dict[str, Tensor]]
 """Metrics of every run by name, each (R,)."""
@@ -33,7 +32,10 @@ class TrainingSettings:
         monitor: The metric by which a run keeps its best state, or None to keep the last.
         higher_is_better: Whether the monitored metric is to rise.
         patience: Evaluations without improvement after which a run stops; None never stops early.
-        compile: Compile gradient and update into one step. Without a compiler: a warning, and plain steps.
+        compile: Compile loss, gradient and update into one step, on a GPU replayed as a CUDA graph. Without a
+            compiler: a warning, and plain steps.
+        on_divergence: What happens when a run's loss is no longer finite. "raise" stops all runs; "record" notes
+            the step in the history and lets the others go on, as if they had been trained without it.
 
     Raises:
         ValueError: If a number is out of range, or patience is given without a metric to monitor.
@@ -48,6 +50,7 @@ class TrainingSettings:
     higher_is_better: bool = True
     patience: int | None = None
     compile: bool = False
+    on_divergence: str = "raise"
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -58,6 +61,8 @@ class TrainingSettings:
         ):
             if value < least:
                 raise ValueError(f"{name} is {value}, expected {least} or more")
+        if self.on_divergence not in ("raise", "record"):
+            raise ValueError(f"on_divergence is {self.on_divergence!r}, expected 'raise' or 'record'")
         if (self.monitor or self.patience) and not (self.monitor and self.evaluate_every):
             raise ValueError(
                 f"monitor is {self.monitor!r}, patience {self.patience} and evaluate_every {self.evaluate_every}, "
@@ -95,7 +100,7 @@ def train(
 
     Raises:
         DivergedError: If a loss or an input becomes NaN or infinite; says which run and step, and the
-            ensemble keeps its last good state.
+            ensemble keeps its last good state. With `on_divergence="record"` only if every run has diverged.
         ValueError: If there is nothing to evaluate with, no such metric, or not one learning rate a run.
     """
     if settings.evaluate_every and evaluate is None:
@@ -103,26 +108,27 @@ def train(
             f"evaluate_every is {settings.evaluate_every} but evaluate is None, expected a function of the ensemble"
         )
     learning_rates = _one_rate_a_run(settings.learning_rate, ensemble)
-    take_step = _compiled_if_asked(_Step(ensemble, loss, learning_rates, settings.optimiser), settings)
+    step_of = Step(ensemble, loss, learning_rates, settings.optimiser)
+    take_step = fast_step(step_of) if settings.compile else step_of
     history = History(ensemble.seeds)
     stopping = _EarlyStopping(ensemble, settings)
-    good_state, good_step = ensemble.copy_state(), 0
+    divergence = _Divergence(ensemble, settings)
     noted: list[Tensor] = []
     sums: list[Tensor] = []
 
     with progress_bar(total=settings.steps, label=label, unit="step", show=progress) as bar:
         for step in range(1, settings.steps + 1):
             x, y = next(batches)
-            sums.append(x.sum() + y.sum())
-            noted.append(take_step(x, y, step))
+            losses, total = take_step(x, y, step)
+            noted.append(losses)
+            sums.append(total)
             evaluation = bool(settings.evaluate_every) and step % settings.evaluate_every == 0
             if step % settings.note_every == 0 or step == settings.steps or evaluation:
-                losses = torch.stack(noted)  # (steps since the last note, R, K)
-                _check(ensemble, torch.stack(sums), losses, good_state, good_step)
+                since = torch.stack(noted)  # (steps since the last note, R, K)
+                divergence.look(torch.stack(sums), since, step)
                 history.loss_steps.append(step)
-                history.losses.append(losses.mean(dim=0).cpu())
-                bar.update(step - good_step)
-                good_state, good_step = ensemble.copy_state(), step
+                history.losses.append(since.mean(dim=0).cpu())
+                bar.update(len(noted))
                 noted, sums = [], []
             if evaluation and evaluate is not None:
                 metrics = evaluate(ensemble)
@@ -131,50 +137,9 @@ def train(
                     history.metrics.setdefault(name, []).append(values.detach().cpu())
                 if stopping.look(metrics, step):
                     break
-    history.best_step, history.stopped_step = stopping.finish(good_step)
+    history.best_step, history.stopped_step = stopping.finish(step)
+    history.diverged_step = divergence.steps.cpu()
     return history
-
-
-class _Step:
-    """One Adam update of every run; callable, so that it can be compiled whole."""
-
-    def __init__(self, ensemble: Ensemble, loss: Loss, learning_rates: Tensor, optimiser: Adam) -> None:
-        self.ensemble, self.loss, self.optimiser = ensemble, loss, optimiser
-        self.learning_rates = learning_rates
-        self.means = {name: torch.zeros_like(value) for name, value in ensemble.parameters.items()}
-        self.squares = {name: torch.zeros_like(value) for name, value in ensemble.parameters.items()}
-
-    def __call__(self, x: Tensor, y: Tensor, step: int) -> Tensor:
-        """Move every run by one step; returns its losses before the step, (R, K)."""
-        first, second = self.optimiser.corrections(step)
-        return self.update(
-            x, y, self.learning_rates.new_tensor(first), self.learning_rates.new_tensor(second)
-        )
-
-    def update(self, x: Tensor, y: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        gradients, losses = self.ensemble.gradients(self.loss, x, y)
-        for name, parameter in self.ensemble.parameters.items():
-            self.optimiser.update(
-                parameter,
-                gradients[name],
-                self.means[name],
-                self.squares[name],
-                self.learning_rates,
-                (first, second),
-            )
-        return losses.detach()
-
-
-def _compiled_if_asked(step: _Step, settings: TrainingSettings) -> _Step:
-    if settings.compile:
-        if step.ensemble.device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
-            warnings.warn(
-                "compile is True but there is no C++ compiler, expected g++ or clang++: training without",
-                stacklevel=3,
-            )
-        else:
-            step.update = torch.compile(step.update)  # type: ignore[method-assign]
-    return step
 
 
 def _one_rate_a_run(learning_rate: float | Sequence[float], ensemble: Ensemble) -> Tensor:
@@ -187,28 +152,50 @@ def _one_rate_a_run(learning_rate: float | Sequence[float], ensemble: Ensemble) 
     return rates
 
 
-def _check(ensemble: Ensemble, sums: Tensor, losses: Tensor, good_state: State, good_step: int) -> None:
-    """Raise DivergedError if anything since `good_step` was not finite, after putting back the good state."""
-    bad = ~torch.isfinite(losses).all(dim=-1)  # (steps, R)
-    weights_bad = torch.stack(
-        [~torch.isfinite(value).flatten(1).all(dim=1) for value in ensemble.parameters.values()]
-    ).any(dim=0)  # (R,)
-    inputs_bad = ~torch.isfinite(sums)  # (steps,)
-    if not bool(bad.any() | weights_bad.any() | inputs_bad.any()):
-        return
-    ensemble.load_state(good_state)
-    steps_bad = bad.any(dim=1) | inputs_bad
-    index = int(steps_bad.int().argmax()) if bool(steps_bad.any()) else len(losses) - 1
-    runs_bad = bad[index] if bool(bad[index].any()) else weights_bad
-    run = int(runs_bad.int().argmax())
-    what = (
-        "an input or label"
-        if bool(inputs_bad[index])
-        else "the loss"
-        if bool(bad[index].any())
-        else "a weight"
-    )
-    raise DivergedError(what, run, ensemble.seeds[run], good_step + index + 1, good_step)
+class _Divergence:
+    """Looks for losses, inputs and weights that are not finite, and keeps the last good state."""
+
+    def __init__(self, ensemble: Ensemble, settings: TrainingSettings) -> None:
+        self.ensemble, self.raises = ensemble, settings.on_divergence == "raise"
+        self.good_state, self.good_step = ensemble.copy_state() if self.raises else {}, 0
+        self.steps = torch.zeros(len(ensemble), dtype=torch.long, device=ensemble.device)  # 0: never
+
+    def look(self, sums: Tensor, losses: Tensor, step: int) -> None:
+        """Take in the steps since the last look: sums of each batch (steps,) and losses (steps, R, K).
+
+        Raises:
+            DivergedError: At the first run, or, when divergence is recorded, when no run is left.
+        """
+        bad = ~torch.isfinite(losses).all(dim=-1)  # (steps, R)
+        weights_bad = torch.stack(
+            [~torch.isfinite(value).flatten(1).all(dim=1) for value in self.ensemble.parameters.values()]
+        ).any(dim=0)  # (R,)
+        inputs_bad = ~torch.isfinite(sums)  # (steps,)
+        if self.raises and bool(bad.any() | weights_bad.any() | inputs_bad.any()):
+            self.ensemble.load_state(self.good_state)
+            raise self._error(bad, weights_bad, inputs_bad)
+        first_bad = self.good_step + 1 + bad.int().argmax(dim=0)  # (R,)
+        first_bad = torch.where(bad.any(dim=0), first_bad, step)
+        self.steps = torch.where((self.steps == 0) & (bad.any(dim=0) | weights_bad), first_bad, self.steps)
+        if bool((self.steps > 0).all()):
+            raise self._error(bad, weights_bad, inputs_bad)
+        self.good_step = step
+        if self.raises:
+            self.good_state = self.ensemble.copy_state()
+
+    def _error(self, bad: Tensor, weights_bad: Tensor, inputs_bad: Tensor) -> DivergedError:
+        steps_bad = bad.any(dim=1) | inputs_bad
+        index = int(steps_bad.int().argmax()) if bool(steps_bad.any()) else len(bad) - 1
+        runs_bad = bad[index] if bool(bad[index].any()) else weights_bad
+        run = int(runs_bad.int().argmax())
+        what = (
+            "an input or label"
+            if bool(inputs_bad[index])
+            else "the loss"
+            if bool(bad[index].any())
+            else "a weight"
+        )
+        return DivergedError(what, run, self.ensemble.seeds[run], self.good_step + index + 1, self.good_step)
 
 
 class _EarlyStopping:

@@ -1,0 +1,245 @@
+"""The synthetic study of sections 3.3 and 5: models x task correlations x runs, and what the paper leaves open.
+
+Three parts, each a list of cells and a file of its own: `tuning` tries the paper's learning rates on runs that
+are not reported; `reported` trains the paper's models with the rate chosen for each model and correlation;
+`choices` changes one unpublished choice at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from mmoe_lib.models import paper_model
+from mmoe_lib.models.initialisers import INITIALISERS
+from mmoe_lib.presets import Preset
+from mmoe_lib.study.cells import Cell
+from mmoe_lib.tasks import synthetic as task
+from mmoe_lib.training import Ensemble, History, TrainingSettings, squared_error, train
+
+MODELS = ("Shared-Bottom", "OMoE", "MMoE")
+SMALL_MODEL = "Shared-Bottom-16"
+"""Figure 3's model; it is trained with Adam's default rate, as section 3.3 says."""
+CORRELATIONS = (0.5, 0.9, 1.0)
+LEARNING_RATES = (1e-4, 1e-3, 1e-2)
+DEFAULT_RATE = 1e-3
+TUNING_SEED = 10_000
+"""Runs that only choose a learning rate have seeds from here on."""
+POINTS = 50
+"""Points of a stored curve, at equal distances in steps."""
+TEST_ROWS = 10_000
+"""Rows, drawn afresh, on which the final loss of a run is measured."""
+COMPILE_STEPS = 5_000
+"""A training of fewer steps is over before its compilation would have paid."""
+_ROWS_AT_ONCE = 250
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the paper does not state, or states loosely; columns of every row.
+
+    Attributes:
+        task_correlation: p.
+        steps: Minibatches.
+        batch_size: Rows of each.
+        constants: A name of `mmoe_lib.tasks.synthetic.CONSTANTS`.
+        inputs: "pool": read from a long row of numbers drawn once; "fresh": drawn for every batch.
+        initialiser: A name of `mmoe_lib.models.initialisers.INITIALISERS`.
+    """
+
+    task_correlation: float
+    steps: int
+    batch_size: int
+    constants: str = "calibrated"
+    inputs: str = "pool"
+    initialiser: str = "torch"
+
+
+def _cells(
+    model: str, setting: str, learning_rate: float, seeds: Sequence[int], chunk: int, choices: Choices
+) -> list[Cell]:
+    return [
+        Cell(model, setting, learning_rate, tuple(seeds[start : start + chunk]), asdict(choices))
+        for start in range(0, len(seeds), chunk)
+    ]
+
+
+def tuning_cells(preset: Preset) -> list[Cell]:
+    """Every model at every correlation with each of the paper's learning rates, on runs of their own."""
+    seeds = range(TUNING_SEED, TUNING_SEED + preset.synthetic_tuning_runs)
+    return [
+        cell
+        for p in CORRELATIONS
+        for model in MODELS
+        for rate in LEARNING_RATES
+        for cell in _cells(model, f"p = {p:g}", rate, seeds, preset.synthetic_chunk, _tuning(preset, p))
+    ]
+
+
+def _tuning(preset: Preset, p: float) -> Choices:
+    return Choices(p, preset.synthetic_tuning_steps, preset.synthetic_batch_size)
+
+
+def chosen_rates(tuning: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """The learning rate with the lowest mean test loss for each model and setting.
+
+    A rate at which a run diverged is not chosen.
+
+    Args:
+        tuning: Rows of the tuning file, of one preset.
+
+    Raises:
+        ValueError: If every rate of a pair has a diverged run.
+    """
+    mean = tuning.groupby(["model", "setting", "learning_rate"])["loss_1"].agg(
+        lambda losses: losses.mean(skipna=False)
+    )
+    chosen: dict[tuple[str, str], float] = {}
+    for (model, setting), losses in mean.groupby(level=["model", "setting"]):
+        if losses.isna().all():
+            raise ValueError(
+                f"{model}, {setting}: runs diverged at every learning rate, expected one that trains: add lower ones"
+            )
+        chosen[model, setting] = float(losses.idxmin()[2])
+    return chosen
+
+
+def reported_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Cell]:
+    """The paper's runs: figures 4 and 5, and figure 3's small Shared-Bottom.
+
+    All settings of the first runs come before the next runs, so that a study cut short has as many runs of each.
+    """
+    cells = []
+    for start in range(0, preset.synthetic_runs, preset.synthetic_chunk):
+        seeds = range(start, min(start + preset.synthetic_chunk, preset.synthetic_runs))
+        for p in CORRELATIONS:
+            choices = Choices(p, preset.synthetic_steps, preset.synthetic_batch_size)
+            for model in (*MODELS, SMALL_MODEL):
+                rate = rates.get((model, f"p = {p:g}"), DEFAULT_RATE)
+                cells += _cells(model, f"p = {p:g}", rate, seeds, len(seeds), choices)
+    return cells
+
+
+def choice_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Cell]:
+    """One unpublished choice changed at a time, at the two ends of the correlation."""
+    base = Choices(1.0, preset.synthetic_choice_steps, preset.synthetic_batch_size)
+    variants = {
+        "as in the study": base,
+        "fresh inputs": replace(base, inputs="fresh"),
+        "Glorot": replace(base, initialiser="glorot"),
+        "batch x 4": replace(base, batch_size=4 * base.batch_size),
+        **{name: replace(base, constants=name) for name in task.CONSTANTS if name != base.constants},
+    }
+    cells = []
+    for name, choices in variants.items():
+        for p in (CORRELATIONS[0], CORRELATIONS[-1]):
+            for model in MODELS:
+                rate = rates[model, f"p = {p:g}"]
+                seeds = range(preset.synthetic_choice_runs)
+                here = replace(choices, task_correlation=p)
+                cells += _cells(model, f"{name}: p = {p:g}", rate, seeds, preset.synthetic_choice_runs, here)
+    return cells
+
+
+@lru_cache(maxsize=1)
+def _pool(device: torch.device) -> task.InputPool:
+    return task.InputPool.draw(device=device)
+
+
+def train_cell(
+    cell: Cell, device: torch.device | str = "cpu", *, progress: bool = True
+) -> tuple[Ensemble, History]:
+    """Train the runs of one cell together; a run that diverges is recorded and the others go on."""
+    choices = Choices(**cell.facts)  # type: ignore[arg-type]
+    constants = task.CONSTANTS[choices.constants]
+    ensemble = Ensemble(
+        build(cell.model, constants.num_inputs, choices.initialiser), cell.seeds, device=device
+    )
+    batches = task.stream(
+        choices.task_correlation,
+        cell.seeds,
+        choices.batch_size,
+        constants,
+        pool=_pool(ensemble.device) if choices.inputs == "pool" else None,
+        device=ensemble.device,
+    )
+    settings = TrainingSettings(
+        choices.steps,
+        cell.learning_rate,
+        note_every=max(1, choices.steps // POINTS),
+        compile=choices.steps >= COMPILE_STEPS,
+        on_divergence="record",
+    )
+    label = f"{cell.model}, {cell.setting}"
+    return ensemble, train(ensemble, batches, squared_error, settings, progress=progress, label=label)
+
+
+def build(model: str, num_inputs: int, initialiser: str) -> Callable[[torch.Generator], nn.Module]:
+    """The builder of one run of one of the paper's models with a named initialiser."""
+    initialise = INITIALISERS[initialiser]
+
+    def one_run(generator: torch.Generator) -> nn.Module:
+        return initialise(paper_model(model)(num_inputs, 2, generator=generator), generator)
+
+    return one_run
+
+
+def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
+    """The rows of one cell: final losses, the curve, and what the gates do; NaN where there is none.
+
+    Columns: seed; diverged_step (0: never); loss_1 and loss_2 on `TEST_ROWS` fresh rows; curve_1 .. curve_50,
+    task 1's training loss, each the mean of a fiftieth of the steps, every minibatch seen for the first time;
+    gate_k_i, the mean weight of expert i for task k; gate_distance, how differently the tasks mix: the mean
+    total variation between their gates.
+    """
+    ensemble, history = train_cell(cell, device, progress=False)
+    choices = Choices(**cell.facts)  # type: ignore[arg-type]
+    losses, gates, distance = _measure(ensemble, choices, cell)
+    columns: dict[str, Sequence[float] | Tensor] = {
+        "seed": cell.seeds,
+        "diverged_step": history.diverged_step.tolist(),
+        "loss_1": losses[:, 0].tolist(),
+        "loss_2": losses[:, 1].tolist(),
+    }
+    for point, values in enumerate(history.losses[:POINTS], start=1):
+        columns[f"curve_{point}"] = values[:, 0].tolist()
+    for k in range(2):
+        for i in range(gates.shape[2]):
+            columns[f"gate_{k + 1}_{i + 1}"] = gates[:, k, i].tolist()
+    columns["gate_distance"] = distance.tolist()
+    rows = pd.DataFrame(columns)
+    rows.loc[rows["diverged_step"] > 0, "loss_1":] = float("nan")
+    return rows.round(4).assign(loss_1=rows["loss_1"].round(6), loss_2=rows["loss_2"].round(6))
+
+
+@torch.no_grad()
+def _measure(ensemble: Ensemble, choices: Choices, cell: Cell) -> tuple[Tensor, Tensor, Tensor]:
+    """Test losses (R, 2), mean gate weights (R, 2, 8) and their distance (R,); NaN for a model without gates."""
+    runs = len(ensemble)
+    losses = torch.zeros(runs, 2)
+    gates, distance = torch.full((runs, 2, 8), float("nan")), torch.full((runs,), float("nan"))
+    mixes = cell.model in ("OMoE", "MMoE")
+    if mixes:
+        gates, distance = torch.zeros(runs, 2, 8), torch.zeros(runs)
+    batches = task.stream(
+        choices.task_correlation,
+        cell.seeds,
+        _ROWS_AT_ONCE,
+        task.CONSTANTS[choices.constants],
+        purpose="validation",
+        device=ensemble.device,
+    )
+    parts = TEST_ROWS // _ROWS_AT_ONCE
+    for _, (x, y) in zip(range(parts), batches, strict=False):
+        losses += (ensemble.predict(x) - y).square().mean(dim=1).cpu() / parts
+        if mixes:
+            weights = ensemble.gate_weights(x).cpu()  # (R, B, 2, n)
+            gates += weights.mean(dim=1) / parts
+            # total variation: half the sum of absolute differences
+            distance += (weights[:, :, 0] - weights[:, :, 1]).abs().sum(dim=-1).mean(dim=1) / 2 / parts
+    return losses, gates, distance
