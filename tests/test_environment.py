@@ -25,6 +25,7 @@ LAYERS = (
     ("models",),
     ("training",),
     ("study",),
+    ("benchmark",),
     ("results",),
     ("figures",),
 )

@@ -96,16 +96,18 @@ def chosen_rates(tuning: pd.DataFrame) -> dict[tuple[str, str], float]:
     Raises:
         ValueError: If every rate of a pair has a diverged run.
     """
-    mean = tuning.groupby(["model", "setting", "learning_rate"])["loss_1"].agg(
-        lambda losses: losses.mean(skipna=False)
-    )
     chosen: dict[tuple[str, str], float] = {}
-    for (model, setting), losses in mean.groupby(level=["model", "setting"]):
-        if losses.isna().all():
+    for model, setting in dict.fromkeys(zip(tuning["model"], tuning["setting"], strict=True)):
+        rows = tuning[(tuning["model"] == model) & (tuning["setting"] == setting)]
+        losses = {
+            rate: rows.loc[rows["learning_rate"] == rate, "loss_1"] for rate in rows["learning_rate"].unique()
+        }
+        means = {float(rate): float(values.mean()) for rate, values in losses.items() if values.notna().all()}
+        if not means:
             raise ValueError(
                 f"{model}, {setting}: runs diverged at every learning rate, expected one that trains: add lower ones"
             )
-        chosen[model, setting] = float(losses.idxmin()[2])
+        chosen[model, setting] = min(means, key=lambda rate: means[rate])
     return chosen
 
 

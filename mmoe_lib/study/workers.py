@@ -29,7 +29,7 @@ class WorkerDiedError(RuntimeError):
     """A worker process ended without a word, usually because memory ran out or it was killed."""
 
 
-class fast_environment:  # noqa: N801 - a context manager is named like a function
+class fast_environment:
     """What a process must find in its environment when it starts, in order to train fast on a CPU.
 
     Sets the variables, unless the user has set them, for the processes started inside of it.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmoe_lib.progress import progress_bar
 from mmoe_lib.training.adam import Adam
-from mmoe_lib.training.ensemble import Ensemble, State
+from mmoe_lib.training.ensemble import Ensemble
 from mmoe_lib.training.history import DivergedError, History
 from mmoe_lib.training.losses import Loss
 from mmoe_lib.training.step import Step, fast_step

@@ -70,7 +70,7 @@ def fast_step(step: Step) -> TakeStep:
         )
         return step
     # On the CPU the calls of the kernels are compiled too: Python between them takes as long as small models.
-    options = {"cpp_wrapper": True} if on_cpu else None
+    options: dict[str, str | int | bool | Callable[..., object]] = {"cpp_wrapper": True} if on_cpu else {}
     step.update = torch.compile(step.update, dynamic=False, options=options)  # type: ignore[method-assign]
     return step if on_cpu else _Graphed(step)
 

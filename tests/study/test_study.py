@@ -1,5 +1,6 @@
 """Studies: resumed where they stopped, never half-written, every row with its origin; the census study."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mmoe_lib.presets import PRESETS, Preset, preset
+from mmoe_lib.presets import PRESETS, preset
 from mmoe_lib.study import Cell, Origin, census, run_cells
 from mmoe_lib.study.__main__ import main
 from mmoe_lib.study.cells import append_rows, read_rows
@@ -119,7 +120,9 @@ def test_an_unknown_preset_or_device_ends_the_command_with_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-TINY = Preset("smoke", 1, 1, 1, 1, 2, 6_000, 3_000, 10, 1)
+TINY = replace(
+    PRESETS["smoke"], census_seeds=2, census_train_rows=6_000, census_test_rows=3_000, census_epochs=10
+)
 
 
 def test_census_training_learns_and_scores_each_run() -> None:

@@ -1,0 +1,402 @@
+"""How fast are many runs as one computation? python -m mmoe_lib.benchmark measures it on this machine.
+
+Every contender is a process of its own that is ready and waits; in each round each is let run for a moment,
+one after another, so that a machine whose speed drifts is slow for all of them alike. The table shows medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from mmoe_lib.models import count_multiply_adds, paper_model
+from mmoe_lib.progress import progress_bar
+from mmoe_lib.seeds import seeded_generator
+from mmoe_lib.study.origin import Origin
+from mmoe_lib.study.workers import fast_environment
+from mmoe_lib.tasks.synthetic import InputPool, make_labels, stream, task_weights
+from mmoe_lib.training import Ensemble, squared_error
+from mmoe_lib.training.adam import Adam
+from mmoe_lib.training.ensemble import checked_device
+from mmoe_lib.training.step import Step, fast_step
+
+P = 0.5
+PEAK_SIZE = 1024
+"""Side of the square matrices whose product is this machine's peak."""
+
+
+class PlainMMoE(nn.Module):
+    """MMoE as most people write it: a list of experts, a list of gates, a list of towers (section 5.1's sizes).
+
+    The same function of its weights as `mmoe_lib.models.MMoE`, here only to be measured against.
+    """
+
+    def __init__(self, num_tasks: int = 2) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(100, 16), nn.ReLU()) for _ in range(8))
+        self.gates = nn.ModuleList(nn.Linear(100, 8, bias=False) for _ in range(num_tasks))
+        self.towers = nn.ModuleList(
+            nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1)) for _ in range(num_tasks)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map inputs (B, 100) to outputs (B, K)."""
+        experts = torch.stack([expert(x) for expert in self.experts], dim=1)  # (B, n, h)
+        outputs = []
+        for gate, tower in zip(self.gates, self.towers, strict=True):
+            weights = torch.softmax(gate(x), dim=-1)  # (B, n)
+            outputs.append(tower((weights.unsqueeze(-1) * experts).sum(dim=1)))  # (B, 1)
+        return torch.cat(outputs, dim=-1)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that is measured.
+
+    Attributes:
+        kind: "plain loop", "ensemble", "ensemble, eager", "inference" or "matmul peak".
+        model: Its name, or "-".
+        batch: Rows of a minibatch, or of a request.
+        runs: R.
+        threads: Of each process.
+        processes: That do the same at the same time.
+        inputs: "pool" or "fresh", of a training.
+        device: Where.
+    """
+
+    kind: str
+    model: str = "-"
+    batch: int = 0
+    runs: int = 1
+    threads: int = 1
+    processes: int = 1
+    inputs: str = "pool"
+    device: str = "cpu"
+
+
+def training_flops(model: str, batch: int) -> int:
+    """Floating point operations of one training step: two a multiply-add, forward and backward.
+
+    Backward computes a gradient for every weight, and one for every layer's input but for x itself. Labels,
+    ReLU, softmax and Adam are left out.
+    """
+    module = paper_model(model)(100, 2)
+    forward = count_multiply_adds(module)
+    reads_x = sum(
+        m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear) and m.in_features == 100
+    )
+    return 2 * batch * (2 * forward + forward - reads_x)
+
+
+Work = Callable[[], int]
+"""Does a little and says how many steps, requests or operations that was."""
+
+
+def _matmul(contender: Contender) -> Work:
+    a, b = torch.randn(2, PEAK_SIZE, PEAK_SIZE, device=contender.device)
+    product = torch.empty_like(a)
+
+    def work() -> int:
+        torch.mm(a, b, out=product)
+        return 2 * PEAK_SIZE**3
+
+    return work
+
+
+def _plain_loop(contender: Contender) -> Work:
+    """What a user would write: fresh inputs, one module, torch.optim.Adam."""
+    torch.manual_seed(0)
+    model = PlainMMoE() if contender.model == "MMoE" else paper_model(contender.model)(100, 2)
+    model = model.to(contender.device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    weights = task_weights(P, seeded_generator(0, "directions")).float().to(contender.device)
+
+    def work() -> int:
+        x = torch.randn(contender.batch, 100, device=contender.device)
+        y = make_labels(x, weights, torch.randn(contender.batch, 2, device=contender.device))
+        optimiser.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        optimiser.step()
+        return 1
+
+    return work
+
+
+def _ensemble(contender: Contender) -> Work:
+    seeds, device = range(contender.runs), contender.device
+    ensemble = Ensemble(
+        lambda generator: paper_model(contender.model)(100, 2, generator=generator), seeds, device=device
+    )
+    rates = torch.full((len(ensemble),), 1e-3, device=device)
+    step = Step(ensemble, squared_error, rates, Adam())
+    take = step if contender.kind == "ensemble, eager" else fast_step(step)
+    pool = InputPool.draw(device=device) if contender.inputs == "pool" else None
+    batches, numbers = stream(P, seeds, contender.batch, pool=pool, device=device), count(1)
+
+    def work() -> int:
+        take(*next(batches), next(numbers))
+        return len(ensemble)
+
+    return work
+
+
+def _inference(contender: Contender) -> Work:
+    model = paper_model(contender.model)(100, 2).to(contender.device).eval()
+    x = torch.randn(contender.batch, 100, device=contender.device)
+
+    @torch.inference_mode()
+    def work() -> int:
+        model(x)
+        return 1
+
+    return work
+
+
+_WORK = {
+    "matmul peak": _matmul,
+    "plain loop": _plain_loop,
+    "ensemble": _ensemble,
+    "ensemble, eager": _ensemble,
+    "inference": _inference,
+}
+
+
+def _contend(contender: Contender, pipe: Connection) -> None:
+    """The life of a contender's process: get ready, then work for as long as each message says."""
+    torch.set_num_threads(contender.threads)
+    work = _WORK[contender.kind](contender)
+    for _ in range(5):
+        work()
+    pipe.send("ready")
+    while True:
+        seconds: float = pipe.recv()
+        if seconds <= 0:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+                1 if sys.platform == "darwin" else 1024
+            )
+            pipe.send(peak)
+            return
+        pipe.send(_work_for(work, seconds, contender.device))
+
+
+def _work_for(work: Work, seconds: float, device: str) -> tuple[float, float, float]:
+    """How much is done a second, and the 50th and 99th percentile of the milliseconds a call takes."""
+    done, times = 0, []
+    start = before = time.perf_counter()
+    while before - start < seconds:
+        done += work()
+        now = time.perf_counter()
+        times.append(now - before)
+        before = now
+    if device != "cpu":
+        torch.cuda.synchronize()
+    elapsed = time.perf_counter() - start
+    half, most = np.percentile(times, [50, 99]) * 1e3
+    return done / elapsed, float(half), float(most)
+
+
+@dataclass
+class _Process:
+    """A contender's processes, ready and waiting, and what was measured so far."""
+
+    contender: Contender
+    pipes: list[Connection] = field(default_factory=list)
+    rounds: list[tuple[float, float, float]] = field(default_factory=list)
+    memory: int = 0
+
+    def start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        threads = str(self.contender.threads)
+        os.environ.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
+        for _ in range(self.contender.processes):
+            ours, theirs = context.Pipe()
+            context.Process(target=_contend, args=(self.contender, theirs), daemon=True).start()
+            theirs.close()
+            self.pipes.append(ours)
+
+    def wait(self) -> None:
+        for pipe in self.pipes:
+            pipe.recv()
+
+    def run(self, seconds: float) -> None:
+        for pipe in self.pipes:
+            pipe.send(seconds)
+        results = [pipe.recv() for pipe in self.pipes]
+        self.rounds.append((sum(r[0] for r in results), results[0][1], results[0][2]))
+
+    def stop(self) -> None:
+        for pipe in self.pipes:
+            pipe.send(0.0)
+            self.memory = max(self.memory, pipe.recv())
+
+
+def contenders(device: str = "cpu") -> Iterator[Contender]:
+    """Everything that the table compares."""
+    yield Contender("matmul peak", device=device)
+    for batch in (32, 128, 256):
+        yield Contender("plain loop", "MMoE", batch, device=device)
+        if device == "cpu":
+            yield Contender("plain loop", "MMoE", batch, threads=2)
+            runs = {32: 20, 128: 10, 256: 8}[batch]
+            yield Contender("ensemble", "MMoE", batch, runs)
+            yield Contender("ensemble", "MMoE", batch, runs, processes=2)
+        else:
+            yield Contender("ensemble", "MMoE", batch, 200, device=device)
+    runs = 20 if device == "cpu" else 200
+    yield Contender("ensemble", "MMoE", 32, runs, inputs="fresh", device=device)
+    yield Contender("ensemble, eager", "MMoE", 32, runs, device=device)
+    yield Contender("ensemble", "MMoE", 32, 1, device=device)
+    for model in ("Shared-Bottom", "OMoE"):
+        yield Contender("plain loop", model, 32, device=device)
+        yield Contender("ensemble", model, 32, runs, device=device)
+    for model in ("Shared-Bottom", "OMoE", "MMoE"):
+        for batch in (1, 4096):
+            yield Contender("inference", model, batch, device=device)
+
+
+def measure(
+    chosen: Sequence[Contender], rounds: int, seconds: float, *, progress: bool = True
+) -> pd.DataFrame:
+    """One row a contender, medians of the rounds.
+
+    Columns: those of `Contender`; per_second: steps of a single run, or requests, in all processes together;
+    lowest and highest of the rounds; ratio: to the plain loop of one thread on the same model and batch;
+    user_ratio: to the plain loop of two threads; gflops and peak_share: of a training, a process, against the
+    measured matrix product; p50_ms and p99_ms: of one call; memory_mb: most of any process.
+    """
+    with fast_environment():
+        before = dict(os.environ)
+        processes = [_Process(contender) for contender in chosen]
+        try:
+            for process in progress_bar(processes, label="getting ready", unit="contender", show=progress):
+                process.start()
+                process.wait()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+    for _ in progress_bar(range(rounds), label="measuring", unit="round", show=progress):
+        for process in processes:
+            process.run(seconds)
+    for process in processes:
+        process.stop()
+    return pd.DataFrame(_with_ratios([_row(process) for process in processes]))
+
+
+def _row(process: _Process) -> dict[str, Any]:
+    speeds = [speed for speed, _, _ in process.rounds]
+    per_second, half, most = np.median(np.array(process.rounds), axis=0)
+    return asdict(process.contender) | {
+        "per_second": float(per_second),
+        "lowest": min(speeds),
+        "highest": max(speeds),
+        "p50_ms": float(half),
+        "p99_ms": float(most),
+        "memory_mb": process.memory / 2**20,
+    }
+
+
+def _with_ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Adds what compares a row with the plain loops and with the matrix product; NaN where nothing does."""
+    plain = {
+        (row["model"], row["batch"], row["threads"]): row["per_second"]
+        for row in rows
+        if row["kind"] == "plain loop"
+    }
+    peak = next((row["per_second"] for row in rows if row["kind"] == "matmul peak"), math.nan)
+    for row in rows:
+        trains = row["kind"] in ("plain loop", "ensemble", "ensemble, eager")
+        for name, threads in (("ratio", 1), ("user_ratio", 2)):
+            other = plain.get((row["model"], row["batch"], threads), math.nan)
+            row[name] = row["per_second"] / other if trains else math.nan
+        flops = 1.0 if row["kind"] == "matmul peak" else math.nan
+        if trains:
+            flops = training_flops(row["model"], row["batch"]) / row["processes"]
+        row["gflops"] = row["per_second"] * flops / 1e9
+        row["peak_share"] = row["per_second"] * flops / peak
+    return rows
+
+
+SHOWN = {
+    "kind": "contender",
+    "model": "model",
+    "batch": "batch",
+    "runs": "R",
+    "processes": "processes",
+    "threads": "threads",
+    "inputs": "inputs",
+    "per_second": "steps/s",
+    "ratio": "x plain",
+    "user_ratio": "x plain, 2 threads",
+    "gflops": "GFLOP/s a process",
+    "peak_share": "share of peak",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "memory_mb": "MB a process",
+}
+_DIGITS = {
+    "steps/s": 0,
+    "MB a process": 0,
+    "GFLOP/s a process": 1,
+    "share of peak": 2,
+    "p50 ms": 3,
+    "p99 ms": 3,
+}
+
+
+def show(rows: pd.DataFrame) -> str:
+    """The rows of `measure` as a table of text."""
+    table = rows[list(SHOWN)].rename(columns=SHOWN)
+    for name in table.columns[7:]:
+        digits = _DIGITS.get(name, 1)
+        table[name] = ["" if np.isnan(value) else f"{value:,.{digits}f}" for value in table[name]]
+    table.loc[rows["kind"].isin(["inference", "matmul peak"]), ["R", "inputs"]] = ""
+    table.loc[rows["kind"] == "matmul peak", ["batch", "steps/s"]] = ""
+    return table.to_string(index=False)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure training and inference of the paper's models on this machine and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m mmoe_lib.benchmark", description=main.__doc__)
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="of which the table shows the median (default 7)"
+    )
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each contender and round (default 1)")
+    parser.add_argument("--csv", type=Path, help="also write the rows with their origin there")
+    options = parser.parse_args(arguments)
+    try:
+        device = checked_device(options.device)
+        if options.rounds < 1 or options.seconds <= 0:
+            raise ValueError(
+                f"rounds is {options.rounds} and seconds {options.seconds}, expected 1 or more, and more than 0"
+            )
+        rows = measure(list(contenders(str(device))), options.rounds, options.seconds)
+        print(show(rows))
+        if options.csv is not None:
+            origin = Origin.now("python -m mmoe_lib.benchmark", "-", device, "synthetic")
+            rows.round(4).assign(**origin.columns()).to_csv(options.csv, index=False)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
