@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 DATA = Path(__file__).parents[1] / "data"
@@ -116,6 +116,40 @@ def difference_interval(
     return float(first.mean() - second.mean()), float(interval.low), float(interval.high)
 
 
+def paired_interval(
+    statistic: Callable[..., NDArray[np.float64]], *columns: ArrayLike, level: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """A statistic of several columns of runs, with the percentile bootstrap's interval of 10,000 resamples of rows.
+
+    Row r of every column is the same seed, so a resample takes the same rows of all.
+
+    Args:
+        statistic: Columns (..., N) to (...), computed along the last dimension.
+        columns: One number a seed each, all of length N.
+        level: Of confidence.
+        seed: Of the resampling.
+
+    Returns:
+        The statistic of all rows, lower and upper end.
+
+    Raises:
+        ValueError: If there are fewer than two rows, lengths differ, or a value is not finite.
+    """
+    samples = [np.asarray(column, dtype=np.float64) for column in columns]
+    lengths = {sample.shape for sample in samples}
+    finite = all(bool(np.isfinite(sample).all()) for sample in samples)
+    if len(lengths) != 1 or samples[0].ndim != 1 or len(samples[0]) < 2 or not finite:
+        raise ValueError(
+            f"got columns of shapes {sorted(lengths)}, expected as many finite numbers, two or more, in each: "
+            "pairs need both runs, and diverged ones are to be counted apart"
+        )
+    count = len(samples[0])
+    rows = np.random.default_rng(seed).integers(0, count, size=(10_000, count))
+    resampled = statistic(*(sample[rows] for sample in samples))
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return float(statistic(*samples)), float(low), float(high)
+
+
 def show_interval(mean: float, low: float, high: float, *, digits: int = 4) -> str:
     """The text "mean [low, high]"."""
     return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
@@ -180,3 +214,73 @@ def census_differences(rows: pd.DataFrame, model: str) -> pd.DataFrame:
         means = points.groupby(level=0).mean()
         table[group]["all means within"] = f"{means.max() - means.min():.2f}"
     return pd.DataFrame(table).T
+
+
+def loss_curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """The stored curves of a synthetic study in long form, without runs that diverged.
+
+    Args:
+        rows: Rows of `data/results/synthetic.csv`: model, task_correlation, seed, steps, curve_1, curve_2, ...
+
+    Returns:
+        One row a run and point: model, task_correlation, seed, step, loss; the loss is the mean of the steps
+        since the point before.
+    """
+    points = [name for name in rows.columns if name.startswith("curve_")]
+    trained = rows[rows["diverged_step"] == 0]
+    long = trained.melt(["model", "task_correlation", "seed", "steps"], points, "point", "loss")
+    number = long["point"].str.removeprefix("curve_").astype(int)
+    long["step"] = number * (long["steps"] // len(points))
+    return long[["model", "task_correlation", "seed", "step", "loss"]]
+
+
+def paper_losses() -> dict[tuple[str, float], float]:
+    """The last mean loss of each curve in the paper's figures 3 and 4, by model and task correlation."""
+    small = read_paper("figure3_shared_bottom_loss").assign(model="Shared-Bottom-16")
+    curves = pd.concat([small, read_paper("figure4_mean_loss")])
+    last = curves.sort_values("step_as_printed").drop_duplicates(["model", "task_correlation"], keep="last")
+    keys = zip(last["model"], last["task_correlation"], strict=True)
+    return dict(zip(((str(model), float(p)) for model, p in keys), last["mean_loss"], strict=True))
+
+
+def histogram_spreads(histogram: pd.DataFrame) -> dict[tuple[str, float], float]:
+    """Standard deviation of the runs in each panel of the paper's figure 5, each run at the middle of its bin."""
+    middle = (histogram["bin_left"] + histogram["bin_right"]) / 2
+    spreads = {}
+    for model, p in dict.fromkeys(zip(histogram["model"], histogram["task_correlation"], strict=True)):
+        panel = (histogram["model"] == model) & (histogram["task_correlation"] == p)
+        runs = np.repeat(middle[panel], histogram.loc[panel, "runs_of_200"])
+        spreads[str(model), float(p)] = float(np.std(runs))
+    return spreads
+
+
+def expert_use(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean gate weights of every run, experts in an order that can be compared between runs.
+
+    Experts have no names of their own: expert 3 of one run is not expert 3 of another. So the experts of each
+    run are ranked by how much more task 1 uses them than task 2; rank 1 is the most of task 1's own.
+
+    Args:
+        rows: Rows of a synthetic study: task_correlation, seed, gate_1_1 .. gate_2_8.
+
+    Returns:
+        One row a run, task and rank: task_correlation, seed, task, rank, weight.
+    """
+    pieces = []
+    for row in rows.to_dict("records"):
+        experts = sum(name.startswith("gate_1_") for name in rows.columns)
+        weights = np.array([[row[f"gate_{k}_{i + 1}"] for i in range(experts)] for k in (1, 2)])  # (2, n)
+        order = np.argsort(weights[1] - weights[0], kind="stable")
+        for task in (0, 1):
+            pieces.append(
+                pd.DataFrame(
+                    {
+                        "task_correlation": row["task_correlation"],
+                        "seed": row["seed"],
+                        "task": task + 1,
+                        "rank": range(1, experts + 1),
+                        "weight": weights[task, order],
+                    }
+                )
+            )
+    return pd.concat(pieces, ignore_index=True)

@@ -27,6 +27,7 @@ LAYERS = (
     ("study",),
     ("benchmark",),
     ("results",),
+    ("claims",),
     ("figures",),
 )
 # Tasks know no model: these pairs are forbidden although the order of lines would allow them.

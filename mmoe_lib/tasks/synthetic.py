@@ -75,19 +75,20 @@ def ple_constants(seed: int = 0) -> Constants:
 
 
 CALIBRATED = Constants("calibrated", c=0.568, alpha=(3.627, 6.449, 10.700, 13.654), beta=(math.pi / 2,) * 4)
-# Two more that meet figure 2 as well, of those that a search from random starts finds (the book's appendix
-# on open choices): with five sines, and with six and a larger c.
+# Three more that meet figure 2 as well, of those that a search from random starts finds (the book's appendix
+# on open choices): with five and six sines, and an odd label with a steeper linear part.
 FIVE_SINES = Constants(
     "m = 5", c=0.515, alpha=(16.469, 10.693, 10.746, 4.247, 5.676), beta=(3.609, 1.567, 0.085, 5.245, 3.755)
 )
 SIX_SINES = Constants(
     "m = 6",
-    c=0.717,
-    alpha=(3.808, 8.614, 1.806, 3.697, 24.627, 8.555),
-    beta=(5.386, 0.258, 2.077, 0.600, 5.995, 1.512),
+    c=0.481,
+    alpha=(17.637, 5.257, 2.773, 5.146, 11.363, 11.568),
+    beta=(4.324, 3.582, 5.191, 2.196, 0.011, 1.487),
 )
+ODD = Constants("odd", c=0.905, alpha=(2.018, 3.980, 6.473, 8.745), beta=(math.pi,) * 4)
 PLE = ple_constants()
-CONSTANTS = {constants.name: constants for constants in (CALIBRATED, FIVE_SINES, SIX_SINES, PLE)}
+CONSTANTS = {constants.name: constants for constants in (CALIBRATED, FIVE_SINES, SIX_SINES, ODD, PLE)}
 
 
 def check_correlation(p: float) -> None:
