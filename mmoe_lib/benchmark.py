@@ -366,6 +366,7 @@ def show(rows: pd.DataFrame) -> str:
     for name in table.columns[7:]:
         digits = _DIGITS.get(name, 1)
         table[name] = ["" if np.isnan(value) else f"{value:,.{digits}f}" for value in table[name]]
+    table = table.astype(object)
     table.loc[rows["kind"].isin(["inference", "matmul peak"]), ["R", "inputs"]] = ""
     table.loc[rows["kind"] == "matmul peak", ["batch", "steps/s"]] = ""
     return table.to_string(index=False)

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 
@@ -152,7 +152,8 @@ def read_rows(path: Path) -> pd.DataFrame:
             f"{path.name} is not a whole table of results, expected the columns {', '.join(KEY)} and full lines: "
             "restore it from git, or delete it to run the study again"
         )
-    return pd.read_csv(path)
+    # As text: a commit such as 12345e678901 is no number.
+    return pd.read_csv(path, dtype={column.name: str for column in fields(Origin)})
 
 
 def append_rows(path: Path, new: pd.DataFrame, cells: Sequence[Cell] = ()) -> pd.DataFrame:
