@@ -243,15 +243,14 @@ def paper_losses() -> dict[tuple[str, float], float]:
     return dict(zip(((str(model), float(p)) for model, p in keys), last["mean_loss"], strict=True))
 
 
-def histogram_spreads(histogram: pd.DataFrame) -> dict[tuple[str, float], float]:
-    """Standard deviation of the runs in each panel of the paper's figure 5, each run at the middle of its bin."""
+def histogram_runs(histogram: pd.DataFrame) -> dict[tuple[str, float], NDArray[np.float64]]:
+    """The runs in each panel of the paper's figure 5 by model and correlation, each at the middle of its bin."""
     middle = (histogram["bin_left"] + histogram["bin_right"]) / 2
-    spreads = {}
+    runs = {}
     for model, p in dict.fromkeys(zip(histogram["model"], histogram["task_correlation"], strict=True)):
         panel = (histogram["model"] == model) & (histogram["task_correlation"] == p)
-        runs = np.repeat(middle[panel], histogram.loc[panel, "runs_of_200"])
-        spreads[str(model), float(p)] = float(np.std(runs))
-    return spreads
+        runs[str(model), float(p)] = np.repeat(middle[panel].to_numpy(), histogram.loc[panel, "runs_of_200"])
+    return runs
 
 
 def expert_use(rows: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -65,46 +65,47 @@ def _number_of_workers(asked: int | None, device: torch.device) -> int:
     return asked or (1 if device.type == "cuda" else os.cpu_count() or 1)
 
 
-def _parts(study: str, chosen: Preset, folder: Path) -> Iterator[tuple[Path, list[Cell]]]:
-    """The files of a study, each with its cells; the next part is asked for when the last one has its rows."""
-    if study == "census":
-        yield folder / "census_first.csv", census.cells(chosen)
-        return
+Run = Callable[..., pd.DataFrame]
+"""Called as run(cell, device=device)."""
+
+
+def _synthetic_parts(chosen: Preset, folder: Path) -> Iterator[tuple[Path, list[Cell], Run]]:
+    """The files of the study, each with its cells; the next part is asked for when the last one has its rows."""
     tuning = folder / "synthetic_tuning.csv"
     cells = synthetic.tuning_cells(chosen)
-    yield tuning, cells
+    yield tuning, cells, synthetic.run
     rows = read_rows(tuning)
     if waiting_cells(cells, rows, chosen.name):
         return
     rates = synthetic.chosen_rates(rows[rows["preset"] == chosen.name])
-    yield folder / "synthetic.csv", synthetic.reported_cells(chosen, rates)
-    yield folder / "synthetic_choices.csv", synthetic.choice_cells(chosen, rates)
+    yield folder / "synthetic.csv", synthetic.reported_cells(chosen, rates), synthetic.run
+    yield folder / "synthetic_sines.csv", synthetic.sine_cells(chosen, rates), synthetic.run_sines
+    yield folder / "synthetic_choices.csv", synthetic.choice_cells(chosen, rates), synthetic.run
 
 
 def _look(study: str, chosen: Preset, folder: Path, *, every_cell: bool) -> None:
-    path = folder
-    for path, cells in _parts(study, chosen, folder):
+    if study == "census":
+        parts = [(folder / "census_first.csv", census.cells(chosen))]
+    else:
+        parts = [(path, cells) for path, cells, _ in _synthetic_parts(chosen, folder)]
+    for path, cells in parts:
         waiting = waiting_cells(cells, read_rows(path), chosen.name)
         runs, left = (sum(len(cell.seeds) for cell in some) for some in (cells, waiting))
         print(f"{path.name}: {runs - left} of {runs} runs, preset {chosen.name}")
-        if every_cell:
-            for cell in cells:
-                seeds = f"seeds {cell.seeds[0]} to {cell.seeds[-1]}"
-                state = "waits" if cell in waiting else "done"
-                print(
-                    f"  {state:5}  {cell.model}, {cell.setting}, learning rate {cell.learning_rate:g}, {seeds}"
-                )
-    if path.name == "synthetic_tuning.csv":
-        print("synthetic.csv, synthetic_choices.csv: listed when tuning has chosen the learning rates")
+        for cell in cells if every_cell else ():
+            seeds = f"seeds {cell.seeds[0]} to {cell.seeds[-1]}"
+            state = "waits" if cell in waiting else "done"
+            print(f"  {state:5}  {cell.model}, {cell.setting}, learning rate {cell.learning_rate:g}, {seeds}")
+    if study == "synthetic" and len(parts) == 1:
+        print("the other files are listed when tuning has chosen the learning rates")
 
 
 def _synthetic(chosen: Preset, device: torch.device, folder: Path, workers: int) -> None:
     origin = Origin.now(
         f"python -m mmoe_lib.study synthetic --preset {chosen.name}", chosen.name, device, "synthetic"
     )
-    run = partial(synthetic.run, device=device)
-    for path, cells in _parts("synthetic", chosen, folder):
-        rows = run_cells(cells, run, path, origin, workers=workers)
+    for path, cells, run in _synthetic_parts(chosen, folder):
+        rows = run_cells(cells, partial(run, device=device), path, origin, workers=workers)
         print(f"{path.name}: {len(rows)} runs")
 
 
@@ -120,9 +121,9 @@ def _census(chosen: Preset, device: torch.device, folder: Path) -> None:
 
     sums = "+".join(value[:12] for _, value in sorted(tables.sha256.items()))
     origin = Origin.now(f"python -m mmoe_lib.study census --preset {chosen.name}", chosen.name, device, sums)
-    for path, cells in _parts("census", chosen, folder):
-        rows = run_cells(cells, run, path, origin)
-        print(f"{path.name}: {len(rows)} runs")
+    path = folder / "census_first.csv"
+    rows = run_cells(census.cells(chosen), run, path, origin)
+    print(f"{path.name}: {len(rows)} runs")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The synthetic study of sections 3.3 and 5: models x task correlations x runs, and what the paper leaves open.
 
-Three parts, each a list of cells and a file of its own: `tuning` tries the paper's learning rates on runs that
+Four parts, each a list of cells and a file of its own: `tuning` tries the paper's learning rates on runs that
 are not reported; `reported` trains the paper's models with the rate chosen for each model and correlation;
-`choices` changes one unpublished choice at a time.
+`sines` trains some of these runs again to see which part of the label they learned; `choices` changes one
+unpublished choice at a time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from mmoe_lib.models import paper_model
 from mmoe_lib.models.initialisers import INITIALISERS
 from mmoe_lib.presets import Preset
+from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.study.cells import Cell
 from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import Ensemble, History, TrainingSettings, squared_error, train
@@ -125,6 +127,24 @@ def reported_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[
                 rate = rates.get((model, f"p = {p:g}"), DEFAULT_RATE)
                 cells += _cells(model, f"p = {p:g}", rate, seeds, len(seeds), choices)
     return cells
+
+
+def sine_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Cell]:
+    """The first runs of the study at the two ends of the correlation, once more."""
+    seeds = range(min(preset.synthetic_chunk, preset.synthetic_runs))
+    return [
+        cell
+        for p in (CORRELATIONS[0], CORRELATIONS[-1])
+        for model in MODELS
+        for cell in _cells(
+            model,
+            f"p = {p:g}",
+            rates[model, f"p = {p:g}"],
+            seeds,
+            len(seeds),
+            Choices(p, preset.synthetic_steps, preset.synthetic_batch_size),
+        )
+    ]
 
 
 def choice_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Cell]:
@@ -245,3 +265,42 @@ def _measure(ensemble: Ensemble, choices: Choices, cell: Cell) -> tuple[Tensor, 
             # total variation: half the sum of absolute differences
             distance += (weights[:, :, 0] - weights[:, :, 1]).abs().sum(dim=-1).mean(dim=1) / 2 / parts
     return losses, gates, distance
+
+
+@torch.no_grad()
+def learned_sines(ensemble: Ensemble, cell: Cell) -> Tensor:
+    """How much of each sine of the label each run has learned: 0 nothing, 1 all of it.
+
+    Least squares of the predictions for task 1 on a constant, the projection w_1'x and the m sines, on
+    `TEST_ROWS` fresh inputs; the label itself has the coefficients 1.
+
+    Returns:
+        Coefficients of the sines, (R, m).
+    """
+    choices = Choices(**cell.facts)  # type: ignore[arg-type]
+    constants = task.CONSTANTS[choices.constants]
+    shares = []
+    for run, seed in enumerate(cell.seeds):
+        weights = task.task_weights(choices.task_correlation, seeded_generator(seed, "directions"), constants)
+        x = torch.randn(TEST_ROWS, constants.num_inputs, generator=seeded_generator(seed, "sines"))
+        z = x.double() @ weights[0]  # (rows,)
+        sines = [
+            torch.sin(alpha * z + beta) for alpha, beta in zip(constants.alpha, constants.beta, strict=True)
+        ]
+        basis = torch.stack([torch.ones_like(z), z, *sines], dim=1)  # (rows, 2 + m)
+        predictions = ensemble.module(run)(x.to(ensemble.device))[:, :1].double().cpu()
+        shares.append(torch.linalg.lstsq(basis, predictions).solution[2:, 0])
+    return torch.stack(shares)
+
+
+def run_sines(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
+    """The rows of one cell: seed, diverged_step, loss_1 as `run` measures it, and learned_1 .. learned_m."""
+    ensemble, history = train_cell(cell, device, progress=False)
+    losses, _, _ = _measure(ensemble, Choices(**cell.facts), cell)  # type: ignore[arg-type]
+    shares = learned_sines(ensemble, cell)
+    rows = pd.DataFrame({"seed": cell.seeds, "diverged_step": history.diverged_step.tolist()})
+    rows["loss_1"] = losses[:, 0].double().numpy().round(6)
+    for sine in range(shares.shape[1]):
+        rows[f"learned_{sine + 1}"] = shares[:, sine].numpy().round(4)
+    rows.loc[rows["diverged_step"] > 0, "loss_1":] = float("nan")
+    return rows

@@ -10,6 +10,7 @@ import torch
 
 from mmoe_lib.models import MMoE, paper_model
 from mmoe_lib.presets import PRESETS
+from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.study import Cell, synthetic
 from mmoe_lib.study.__main__ import main
 from mmoe_lib.study.cells import read_rows
@@ -135,7 +136,7 @@ def test_a_diverged_run_is_recorded_and_has_no_loss(monkeypatch: pytest.MonkeyPa
     rows = synthetic.run(cell)
     assert rows["diverged_step"].tolist() == [7, 0]
     assert rows.loc[0, "loss_1":].isna().all()
-    pd.testing.assert_series_equal(rows.loc[1], expected.loc[1])  # the other run never noticed
+    pd.testing.assert_frame_equal(rows.iloc[1:], expected.iloc[1:])  # the other run never noticed
 
 
 def test_choices_reach_the_training() -> None:
@@ -164,9 +165,43 @@ def test_glorot_scales_each_expert_and_gate_as_a_layer_of_its_own() -> None:
         assert float(parameters[name].abs().max()) == pytest.approx(limit, rel=0.02)
         assert float(parameters[name].abs().max()) <= limit
     assert float(parameters["experts.first.bias"].abs().max()) == 0
-    default = Ensemble(synthetic.build("MMoE", 100, "torch"), (5,)).module(0)
-    plain = Ensemble(lambda g: paper_model("MMoE")(100, 2, generator=g), (5,)).module(0)
-    assert torch.equal(default.experts.first.weight, plain.experts.first.weight)  # type: ignore[union-attr]
+    default = Ensemble(synthetic.build("MMoE", 100, "torch"), (5,)).parameters
+    plain = Ensemble(lambda g: paper_model("MMoE")(100, 2, generator=g), (5,)).parameters
+    assert all(torch.equal(default[name], plain[name]) for name in plain)
+
+
+def test_a_model_that_is_one_sine_has_learned_that_sine() -> None:
+    """Replace a trained model by the label's own formula with one sine scaled: the shares must come back."""
+    shares = (1.0, 0.25, 0.0, 0.5)
+
+    class Formula(torch.nn.Module):
+        def __init__(self, generator: torch.Generator) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(shares))
+            self.num_inputs = 100
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            z = x @ WEIGHTS[0]
+            sines = [torch.sin(a * z + b) for a, b in zip(constants.alpha, constants.beta, strict=True)]
+            signal = z + (torch.stack(sines, dim=-1) * self.scale).sum(dim=-1)
+            return torch.stack([signal, signal], dim=-1)
+
+    constants = task.CALIBRATED
+    WEIGHTS = task.task_weights(0.5, seeded_generator(3, "directions")).float()
+    ensemble = Ensemble(Formula, (3,))
+    found = synthetic.learned_sines(ensemble, _cell(seeds=(3,)))
+    assert found.shape == (1, 4)
+    assert found[0].tolist() == pytest.approx(shares, abs=1e-3)
+
+
+def test_rows_of_the_sines_hold_the_loss_that_the_study_reports() -> None:
+    cell = _cell()
+    rows, study = synthetic.run_sines(cell), synthetic.run(cell)
+    assert rows["loss_1"].tolist() == study["loss_1"].tolist()
+    assert list(rows.filter(like="learned_")) == [f"learned_{i}" for i in range(1, 5)]
+    assert {(c.model, c.learning_rate, c.facts["steps"]) for c in synthetic.sine_cells(PAPER, RATES)} == {
+        (model, 1e-3, PAPER.synthetic_steps) for model in synthetic.MODELS
+    }
 
 
 # --- the command -----------------------------------------------------------------------------------
@@ -178,12 +213,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = replace(
         PRESETS["smoke"],
         synthetic_runs=2,
-        synthetic_steps=50,
+        synthetic_steps=10,
         synthetic_chunk=1,
         synthetic_tuning_runs=1,
-        synthetic_tuning_steps=50,
+        synthetic_tuning_steps=10,
         synthetic_choice_runs=1,
-        synthetic_choice_steps=50,
+        synthetic_choice_steps=10,
         synthetic_batch_size=4,
     )
     monkeypatch.setitem(PRESETS, "smoke", tiny)
@@ -208,18 +243,24 @@ def test_the_command_runs_lists_and_runs_again_without_change(
     assert main([*command, "--status"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "synthetic_tuning.csv: 0 of 27 runs, preset smoke"
-    assert told[1].endswith("listed when tuning has chosen the learning rates")
+    assert told[1] == "the other files are listed when tuning has chosen the learning rates"
     assert not list(tmp_path.iterdir())
     assert main(command) == 0
     assert main([*command, "--status"]) == 0
-    told = capsys.readouterr().out.splitlines()[-3:]
+    told = capsys.readouterr().out.splitlines()[-4:]
     assert told == [
         "synthetic_tuning.csv: 27 of 27 runs, preset smoke",
         "synthetic.csv: 24 of 24 runs, preset smoke",
+        "synthetic_sines.csv: 6 of 6 runs, preset smoke",
         "synthetic_choices.csv: 48 of 48 runs, preset smoke",
     ]
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert set(files) == {"synthetic_tuning.csv", "synthetic.csv", "synthetic_choices.csv"}
+    assert set(files) == {
+        "synthetic_tuning.csv",
+        "synthetic.csv",
+        "synthetic_sines.csv",
+        "synthetic_choices.csv",
+    }
     assert main(command) == 0
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
     assert main([*command, "--list"]) == 0

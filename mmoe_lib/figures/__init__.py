@@ -1,0 +1,43 @@
+"""The book's figures: one function a figure, tables in, a matplotlib figure out.
+
+A title states the finding, so the chapter passes it; what is drawn from simulated data says so in the
+title whatever the chapter passed. Dark text on an opaque white ground reads in light and in dark mode.
+"""
+
+from mmoe_lib.figures.census import auc_dots, correlation_samples, label_rates
+from mmoe_lib.figures.models import architectures, expert_use
+from mmoe_lib.figures.style import COLOURS, CORRELATION_STYLES, MARKERS, WIDTH
+from mmoe_lib.figures.synthetic import (
+    calibrations,
+    choice_dots,
+    gate_use,
+    label_correlations,
+    label_scatter,
+    learned_sines,
+    loss_curves,
+    loss_histograms,
+    model_curves,
+    step_axes,
+)
+
+__all__ = [
+    "COLOURS",
+    "CORRELATION_STYLES",
+    "MARKERS",
+    "WIDTH",
+    "architectures",
+    "auc_dots",
+    "calibrations",
+    "choice_dots",
+    "correlation_samples",
+    "expert_use",
+    "gate_use",
+    "label_correlations",
+    "label_rates",
+    "label_scatter",
+    "learned_sines",
+    "loss_curves",
+    "loss_histograms",
+    "model_curves",
+    "step_axes",
+]
