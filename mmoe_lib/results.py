@@ -283,3 +283,27 @@ def expert_use(rows: pd.DataFrame) -> pd.DataFrame:
                 )
             )
     return pd.concat(pieces, ignore_index=True)
+
+
+HUMPS = (0.13, 0.27)
+"""Where the valleys between the humps of figure 5 lie, in the paper's histograms and in ours."""
+
+
+def hump_shares(rows: pd.DataFrame) -> pd.DataFrame:
+    """Percent of the runs of each model and correlation in the low, the middle and the high hump of losses.
+
+    Args:
+        rows: Columns model, task_correlation, loss_1; one row a run. A run without a loss is in no hump.
+
+    Returns:
+        Index model and task_correlation; columns "below 0.13", "0.13 to 0.27", "above 0.27".
+    """
+    low, high = HUMPS
+    inside = pd.DataFrame(
+        {
+            f"below {low}": rows["loss_1"] < low,
+            f"{low} to {high}": rows["loss_1"].between(low, high),
+            f"above {high}": rows["loss_1"] > high,
+        }
+    )
+    return 100 * inside.groupby([rows["model"], rows["task_correlation"]], sort=False).mean()

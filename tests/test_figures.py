@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from mmoe_lib import figures
-from mmoe_lib.results import mean_interval
+from mmoe_lib.results import mean_interval, read_paper
+from mmoe_lib.tasks.synthetic import CALIBRATED
 
 ROWS = pd.DataFrame(
     {
@@ -102,3 +103,92 @@ def test_the_same_table_gives_the_same_picture() -> None:
         return bytes(figure.canvas.buffer_rgba())  # type: ignore[attr-defined]
 
     assert pixels() == pixels()
+
+
+# --- the synthetic study -----------------------------------------------------------------------------
+
+
+def _study() -> pd.DataFrame:
+    rows = [
+        {
+            "model": model,
+            "task_correlation": p,
+            "seed": seed,
+            "step": step,
+            "loss": 1 / step + 0.1 * index + seed / 50,
+        }
+        for index, model in enumerate(("MMoE", "OMoE", "Shared-Bottom"))
+        for p in (0.5, 0.9, 1.0)
+        for seed in range(4)
+        for step in (1000, 2000)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_figure_4_shows_ours_above_the_papers_with_every_model_in_each() -> None:
+    paper = read_paper("figure4_mean_loss")
+    figure = figures.model_curves(_study(), paper, "A finding")
+    above, below = figure.axes[:3], figure.axes[3:]
+    assert [axes.get_title(loc="left") for axes in above] == [
+        f"p = {p:g}, ours (4 runs)" for p in (0.5, 0.9, 1.0)
+    ]
+    assert all("paper" in axes.get_title(loc="left") for axes in below)
+    for axes in figure.axes:
+        assert len(axes.lines) == 3
+        assert axes.get_xlabel()
+    shown = above[0].lines[2].get_ydata()  # MMoE's mean over seeds 0 to 3
+    assert shown == pytest.approx([0.001 + 0.03, 0.0005 + 0.03])
+    printed = paper[(paper["model"] == "OMoE") & (paper["task_correlation"] == 0.9)]
+    assert below[1].lines[1].get_ydata() == pytest.approx(printed["mean_loss"].to_numpy())
+
+
+def test_figure_5_counts_every_run_once_in_the_papers_bins() -> None:
+    paper = read_paper("figure5_final_loss_histogram")
+    rows = _study().rename(columns={"loss": "loss_1"})
+    rows.loc[0, "loss_1"] = 7.0  # beyond the last bin
+    figure = figures.loss_histograms(rows, paper, "A finding")
+    assert len(figure.axes) == 9
+    for axes in figure.axes:
+        for patch in axes.patches:
+            shares, _, _ = patch.get_data()  # type: ignore[attr-defined]
+            assert len(shares) == 30
+            assert float(shares.sum()) == pytest.approx(100)
+    of_mmoe, _, _ = figure.axes[6].patches[0].get_data()  # type: ignore[attr-defined]
+    assert of_mmoe[-1] == pytest.approx(12.5)  # at 0.5: 1 of 8
+
+
+def test_gates_sines_choices_calibrations_and_step_axes_draw_what_they_are_given() -> None:
+    use = pd.DataFrame(
+        [(p, s, t, r, 0.1 * r * t) for p in (0.5, 1.0) for s in (0, 1) for t in (1, 2) for r in range(1, 9)],
+        columns=["task_correlation", "seed", "task", "rank", "weight"],
+    )
+    distances = pd.DataFrame(
+        {"task_correlation": [0.5, 0.5, 1.0, 1.0], "gate_distance": [0.6, 0.7, 0.1, 0.2]}
+    )
+    gates = figures.gate_use(use, distances, "A finding")
+    assert gates.axes[0].lines[1].get_ydata() == pytest.approx([0.2 * r for r in range(1, 9)])
+    assert gates.axes[2].lines[-1].get_ydata() == pytest.approx([0.65, 0.15])
+
+    sines = pd.DataFrame(
+        {
+            "model": ["MMoE"] * 3,
+            "loss_1": [0.3, 0.1, 0.2],
+            "learned_1": [0.0, 1.0, 0.5],
+            "learned_2": [0, 1, 1],
+        }
+    )
+    drawn = figures.learned_sines(sines, {"learned_1": 2.1, "learned_2": 7.8}, "A finding").axes[0]
+    assert np.asarray(drawn.images[0].get_array()).tolist() == [[1, 1], [0.5, 1], [0, 0]]  # best run first
+    assert [label.get_text() for label in drawn.get_xticklabels()] == ["2.1", "7.8"]
+
+    choices = _study().rename(columns={"loss": "loss_1"}).assign(choice="as in the study")
+    dots = figures.choice_dots(choices, "A finding")
+    assert [axes.get_title(loc="left") for axes in dots.axes] == ["p = 0.5", "p = 0.9", "p = 1"]
+
+    names = {"one": CALIBRATED, "two": CALIBRATED}
+    assert len(figures.calibrations(names, {"one": 0.001, "two": 0.002}, "A finding").axes) == 2
+
+    ours = pd.DataFrame({"step": [1000, 2000], "loss": [1.0, 0.5]})
+    axes = figures.step_axes(ours, read_paper("figure3_shared_bottom_loss"), "A finding").axes[0]
+    literal, thousands = (np.asarray(line.get_xdata()) for line in axes.lines[1:3])
+    assert thousands == pytest.approx(1000 * literal)

@@ -8,7 +8,17 @@ import pytest
 from scipy import stats
 
 from mmoe_lib import results
-from mmoe_lib.results import difference_interval, mean_interval, read_paper, read_results
+from mmoe_lib.results import (
+    difference_interval,
+    expert_use,
+    hump_shares,
+    loss_curves,
+    mean_interval,
+    paired_interval,
+    paper_losses,
+    read_paper,
+    read_results,
+)
 
 
 def test_the_papers_numbers_are_whole() -> None:
@@ -120,3 +130,77 @@ def test_census_differences_are_in_points_and_signed() -> None:
     assert table.loc["income", "minus OMoE"] == results.show_interval(*expected, digits=2)
     assert str(table.loc["income", "minus OMoE"]).startswith("0.17 [")
     assert table.loc["income", "all means within"] == "0.17"
+
+
+# --- the synthetic study -----------------------------------------------------------------------------
+
+
+def test_paired_intervals_use_the_pairs() -> None:
+    """Two columns that differ by little beside what they share: only pairs can tell."""
+    random = np.random.default_rng(0)
+    shared = random.standard_normal(60)
+    first, second = shared + 0.3 + 0.1 * random.standard_normal(60), shared
+    estimate, low, high = paired_interval(lambda a, b: (a - b).mean(axis=-1), first, second)
+    assert estimate == pytest.approx(float((first - second).mean()))
+    assert 0.2 < low < 0.3 < high < 0.4
+    reference = stats.bootstrap(
+        (first, second), lambda a, b, axis: (a - b).mean(axis=axis), paired=True, method="percentile"
+    ).confidence_interval
+    assert (low, high) == pytest.approx((reference.low, reference.high), abs=0.005)
+
+
+def test_paired_intervals_refuse_what_has_no_pairs() -> None:
+    def mean(*columns: np.ndarray) -> np.ndarray:
+        return columns[0].mean(axis=-1)
+
+    for columns in (([1.0, 2.0], [1.0]), ([1.0],), ([1.0, np.nan],), ([[1.0, 2.0]],)):
+        with pytest.raises(ValueError, match="expected as many finite numbers") as caught:
+            paired_interval(mean, *columns)
+        assert "\n" not in str(caught.value)
+
+
+STORED = pd.DataFrame(
+    {
+        "model": "MMoE",
+        "task_correlation": [0.5, 0.5, 1.0],
+        "seed": [0, 1, 0],
+        "steps": 100,
+        "diverged_step": [0, 7, 0],
+        "curve_1": [3.0, 9.0, 2.0],
+        "curve_2": [1.0, np.nan, 0.5],
+        "loss_1": [0.1, np.nan, 0.4],
+        **{f"gate_{k}_{i}": 0.5 for k in (1, 2) for i in (1, 2)},
+    }
+)
+
+
+def test_stored_curves_in_long_form_leave_diverged_runs_out() -> None:
+    long = loss_curves(STORED)
+    assert sorted(zip(long["task_correlation"], long["step"], long["loss"], strict=True)) == [
+        (0.5, 50, 3.0),
+        (0.5, 100, 1.0),
+        (1.0, 50, 2.0),
+        (1.0, 100, 0.5),
+    ]
+
+
+def test_experts_are_ranked_by_the_task_that_uses_them_more() -> None:
+    row = {"task_correlation": 0.5, "seed": 3}
+    row |= {f"gate_1_{i + 1}": weight for i, weight in enumerate((0.1, 0.7, 0.2))}
+    row |= {f"gate_2_{i + 1}": weight for i, weight in enumerate((0.6, 0.1, 0.3))}
+    use = expert_use(pd.DataFrame([row]))
+    assert use[use["task"] == 1].sort_values("rank")["weight"].tolist() == [0.7, 0.2, 0.1]
+    assert use[use["task"] == 2].sort_values("rank")["weight"].tolist() == [0.1, 0.3, 0.6]
+
+
+def test_humps_are_shares_of_all_runs() -> None:
+    shares = hump_shares(STORED)
+    assert list(shares.index) == [("MMoE", 0.5), ("MMoE", 1.0)]
+    assert shares.to_numpy().tolist() == [[50, 0, 0], [0, 0, 100]]  # the diverged run is in no hump
+
+
+def test_last_losses_of_the_paper_are_those_of_its_figures() -> None:
+    losses = paper_losses()
+    assert len(losses) == 12
+    assert losses["Shared-Bottom-16", 0.5] == pytest.approx(0.397, abs=0.001)
+    assert losses["MMoE", 0.5] == pytest.approx(0.0827, abs=0.001)

@@ -12,6 +12,7 @@ from scipy import integrate, stats
 
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.tasks import synthetic
+from mmoe_lib.tasks.calibration import calibrate, implied_signal_variance, largest_deviation
 from mmoe_lib.tasks.synthetic import CALIBRATED, PLE, Constants
 
 PAPER = pd.read_csv(Path(__file__).parents[2] / "data" / "paper" / "figure2_label_correlation.csv")
@@ -163,3 +164,101 @@ def test_bad_settings_are_refused_in_one_line() -> None:
         synthetic.stream(0.5, [], 4)
     with pytest.raises(ValueError, match="seed is -1"):
         seeded_generator(-1, "test")
+
+
+# --- inputs from a pool ------------------------------------------------------------------------------
+
+
+def test_inputs_from_a_pool_are_stretches_of_it_and_labels_follow_from_them() -> None:
+    pool = synthetic.InputPool.draw(20_000, seed=1)
+    x, y = next(synthetic.stream(0.5, [3, 4], 2, pool=pool))
+    for run, seed in enumerate((3, 4)):
+        flat = x[run].flatten()
+        place = int((pool.numbers == flat[0]).nonzero()[0])
+        assert torch.equal(flat, pool.numbers[place : place + 200])
+        weights = synthetic.task_weights(0.5, seeded_generator(seed, "directions")).float()
+        noise = y[run] - synthetic.noiseless_labels(x[run] @ weights.T)
+        assert 0 < float(noise.abs().max()) < 0.6  # sd 0.1: the noise is there, and is drawn for each
+    assert not torch.equal(x[0], x[1])
+
+
+def test_a_run_reads_the_same_stretches_alone_and_among_others() -> None:
+    pool = synthetic.InputPool.draw(50_000, seed=1)
+    together = [batch[0][1].clone() for batch in islice(synthetic.stream(0.5, [3, 4], 2, pool=pool), 40)]
+    alone = [batch[0][0].clone() for batch in islice(synthetic.stream(0.5, [4], 2, pool=pool), 40)]
+    assert all(torch.equal(one, other) for one, other in zip(together, alone, strict=True))
+    assert not torch.equal(alone[0], alone[16])  # another stretch for the next block
+
+
+def test_vectors_from_a_pool_are_standard_normal_and_rarely_alike() -> None:
+    pool = synthetic.InputPool.draw(2**20, seed=0)
+    x = torch.cat([batch[0][0] for batch in islice(synthetic.stream(1.0, [0], 64, pool=pool), 160)])
+    assert float(x.mean()) == pytest.approx(0, abs=0.01)
+    assert float(x.var()) == pytest.approx(1, abs=0.01)
+    # 10,240 vectors out of a million numbers overlap, but hardly one is the same vector twice
+    assert len({tuple(row) for row in x[:, :3].tolist()}) > 0.99 * len(x)
+    covariance = (x.T @ x) / len(x)
+    assert float((covariance - torch.eye(100)).abs().max()) < 0.08
+
+
+def test_a_batch_stays_as_it_was_when_the_next_are_drawn() -> None:
+    batches = synthetic.stream(0.5, [0], 4)
+    x, y = next(batches)
+    before = x.clone(), y.clone()
+    for _ in range(40):
+        next(batches)
+    assert torch.equal(x, before[0])
+    assert torch.equal(y, before[1])
+
+
+def test_a_pool_shorter_than_what_is_read_is_refused() -> None:
+    pool = synthetic.InputPool.draw(1_000)
+    with pytest.raises(ValueError, match="the pool holds 1000 numbers, expected 6400 or more"):
+        next(synthetic.stream(0.5, [0], 4, pool=pool))
+
+
+# --- what figure 2 determines --------------------------------------------------------------------------
+
+FIGURE_2 = dict(zip(PAPER["weight_cosine"], PAPER["label_correlation_mean"], strict=True))
+
+
+@pytest.mark.parametrize("name", ["calibrated", "m = 5", "m = 6", "odd"])
+def test_every_calibration_meets_figure_2(name: str) -> None:
+    assert largest_deviation(synthetic.CONSTANTS[name], FIGURE_2) < 0.002
+
+
+def test_constants_of_another_kind_do_not_meet_it() -> None:
+    assert largest_deviation(synthetic.PLE, FIGURE_2) > 0.3
+
+
+def test_signal_variance_follows_from_the_correlation_at_one() -> None:
+    for constants in (synthetic.CALIBRATED, synthetic.ODD, synthetic.PLE):
+        at_one = synthetic.label_correlation(1.0, constants)
+        assert implied_signal_variance(at_one) == pytest.approx(synthetic.signal_variance(constants))
+    assert implied_signal_variance(FIGURE_2[1.0]) == pytest.approx(2.85, abs=0.01)
+    with pytest.raises(ValueError, match="expected more than 0 and less than 1"):
+        implied_signal_variance(1.0)
+
+
+def test_four_sines_meet_figure_2_and_two_cannot() -> None:
+    four = calibrate(FIGURE_2, 4, starts=4)
+    assert largest_deviation(four, FIGURE_2) < 0.0015
+    assert largest_deviation(calibrate(FIGURE_2, 2, starts=4), FIGURE_2) > 0.004
+    assert calibrate(FIGURE_2, 2, starts=2, seed=3) == calibrate(FIGURE_2, 2, starts=2, seed=3)
+    # the search found them, and the closed form agrees with sampling
+    sampled = synthetic.sample_label_correlations(0.9, trials=20, constants=four)
+    assert float(sampled.mean()) == pytest.approx(synthetic.label_correlation(0.9, four), abs=0.012)
+    with pytest.raises(ValueError, match="m is 0 and starts 10"):
+        calibrate(FIGURE_2, 0)
+
+
+def test_the_linear_share_is_fixed_but_c_is_not() -> None:
+    """All calibrations share h_1^2 / V, the slope of figure 2 at 0, while c^2 / V differs by a factor of four."""
+    shares, lengths = [], []
+    for name in ("calibrated", "m = 5", "m = 6", "odd"):
+        constants = synthetic.CONSTANTS[name]
+        variance = synthetic.signal_variance(constants)
+        shares.append(float(synthetic.hermite_coefficients(constants)[1] ** 2) / variance)
+        lengths.append(constants.c**2 / variance)
+    assert max(shares) - min(shares) < 0.01
+    assert max(lengths) / min(lengths) > 3

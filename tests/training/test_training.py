@@ -230,6 +230,33 @@ def test_an_exploding_run_is_named() -> None:
     assert all(bool(torch.isfinite(value).all()) for value in ensemble.parameters.values())
 
 
+def test_a_recorded_divergence_leaves_the_other_runs_as_they_were() -> None:
+    ensemble, calm = _ensemble(), _ensemble()
+    settings = TrainingSettings(40, note_every=10, on_divergence="record")
+    history = train(ensemble, _poisoned(17, "y"), squared_error, settings, progress=False)
+    expected = train(calm, _poisoned(0, "y"), squared_error, settings, progress=False)
+    assert history.diverged_step.tolist() == [0, 17, 0]
+    assert expected.diverged_step.tolist() == [0, 0, 0]
+    for run in (0, 2):
+        for name, value in ensemble.parameters.items():
+            torch.testing.assert_close(value[run], calm.parameters[name][run], rtol=1e-12, atol=0)
+    assert bool(torch.stack(history.losses)[:, [0, 2]].isfinite().all())
+
+
+def test_when_every_run_has_diverged_training_stops() -> None:
+    settings = TrainingSettings(40, 1e300, note_every=10, on_divergence="record")
+    with pytest.raises(DivergedError, match="is NaN or infinite"):
+        train(
+            _ensemble(),
+            synthetic.stream(0.5, SEEDS, 4, dtype=torch.float64),
+            squared_error,
+            settings,
+            progress=False,
+        )
+    with pytest.raises(ValueError, match="on_divergence is 'ignore', expected 'raise' or 'record'"):
+        TrainingSettings(5, on_divergence="ignore")
+
+
 def test_weights_that_break_on_the_last_noted_step_are_caught() -> None:
     # The loss of step 10 is fine; only its gradient is not. The state kept must be the one before.
     def loss(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -300,15 +327,33 @@ def test_without_a_compiler_training_goes_on_with_a_warning(monkeypatch: pytest.
 
 
 @pytest.mark.filterwarnings("ignore:compile is True but there is no C")
-def test_a_compiled_step_trains_as_the_plain_one() -> None:
+@pytest.mark.parametrize("name", ["Shared-Bottom", "OMoE", "MMoE"])
+def test_a_compiled_step_trains_as_the_plain_one(name: str) -> None:
+    """The equality of the design under compilation: float64, sizes of section 5.1, relative difference below 1e-10."""
+
     def losses(compiled: bool) -> Tensor:
-        ensemble = Ensemble(lambda g: MMoE(3, 2, 2, (4,), (2,), generator=g), (0, 1), dtype=torch.float64)
-        x = torch.randn(64, 3, generator=seeded_generator(0, "test"), dtype=torch.float64)
-        settings = TrainingSettings(60, note_every=1, compile=compiled)
-        history = train(ensemble, epochs(x, x[:, :2], 8), squared_error, settings, progress=False)
-        return torch.stack(history.losses)
+        settings = TrainingSettings(200, RATES, note_every=1, compile=compiled)
+        batches = synthetic.stream(0.5, SEEDS, 8, dtype=torch.float64)
+        return torch.stack(train(_ensemble(name), batches, squared_error, settings, progress=False).losses)
 
     torch.testing.assert_close(losses(compiled=True), losses(compiled=False), rtol=1e-10, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:compile is True but there is no C")
+def test_a_second_ensemble_is_compiled_for_itself() -> None:
+    """Compiled code holds on to nothing of the ensemble it was made for."""
+    settings = TrainingSettings(20, note_every=1, compile=True)
+    x = torch.randn(64, 3, generator=seeded_generator(0, "test"), dtype=torch.float64)
+
+    def trained(seeds: tuple[int, ...]) -> Tensor:
+        ensemble = Ensemble(lambda g: MMoE(3, 2, 2, (4,), (2,), generator=g), seeds, dtype=torch.float64)
+        return torch.stack(
+            train(ensemble, epochs(x, x[:, :2], 8), squared_error, settings, progress=False).losses
+        )
+
+    first, second, again = trained((0, 1)), trained((2, 3)), trained((0, 1))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first[0], second[0])
 
 
 def test_modules_with_buffers_are_stacked_too() -> None:
