@@ -307,3 +307,55 @@ def hump_shares(rows: pd.DataFrame) -> pd.DataFrame:
         }
     )
     return 100 * inside.groupby([rows["model"], rows["task_correlation"]], sort=False).mean()
+
+
+def choice_orders(rows: pd.DataFrame) -> pd.DataFrame:
+    """For each choice and correlation, which model has the lowest and which the highest mean loss.
+
+    Args:
+        rows: Columns choice, task_correlation, model, loss_1; one row a run.
+
+    Returns:
+        Index choice and task_correlation; columns best, worst, and whether Shared-Bottom is worst.
+    """
+    means = rows.pivot_table(
+        index=["choice", "task_correlation"], columns="model", values="loss_1", sort=False
+    )
+    orders = pd.DataFrame({"best": means.idxmin(axis=1), "worst": means.idxmax(axis=1)})
+    return orders.assign(**{"Shared-Bottom worst": orders["worst"] == "Shared-Bottom"})
+
+
+def choice_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """What holds under each choice: gains of both mixtures, and MMoE's gap between correlations, as intervals.
+
+    Args:
+        rows: Columns choice, task_correlation (two values), model, seed, loss_1; one row a run.
+
+    Returns:
+        A row a choice: Shared-Bottom's loss minus each mixture's at both correlations, and by how much OMoE's gap
+        between the correlations exceeds MMoE's, each paired by seed. A seed with a diverged run is left out.
+    """
+    low, high = sorted(rows["task_correlation"].unique())
+    table: dict[str, dict[str, str]] = {}
+    for choice in dict.fromkeys(rows["choice"]):
+        losses = (
+            rows[rows["choice"] == choice]
+            .pivot_table(index="seed", columns=["model", "task_correlation"], values="loss_1")
+            .dropna()
+        )
+        column = {key: losses[key].to_numpy() for key in losses.columns}
+        table[choice] = {}
+        for p in (low, high):
+            for model in ("OMoE", "MMoE"):
+                interval = paired_interval(
+                    lambda a, b: (a - b).mean(axis=-1), column["Shared-Bottom", p], column[model, p]
+                )
+                table[choice][f"Shared-Bottom's minus {model}'s, p = {p:g}"] = show_interval(
+                    *interval, digits=2
+                )
+        interval = paired_interval(
+            lambda a, b, c, d: (a - b - c + d).mean(axis=-1),
+            *(column[model, p] for model in ("OMoE", "MMoE") for p in (low, high)),
+        )
+        table[choice]["OMoE's gap minus MMoE's"] = show_interval(*interval, digits=2)
+    return pd.DataFrame(table).T

@@ -9,6 +9,8 @@ from scipy import stats
 
 from mmoe_lib import results
 from mmoe_lib.results import (
+    choice_orders,
+    choice_table,
     difference_interval,
     expert_use,
     hump_shares,
@@ -204,3 +206,24 @@ def test_last_losses_of_the_paper_are_those_of_its_figures() -> None:
     assert len(losses) == 12
     assert losses["Shared-Bottom-16", 0.5] == pytest.approx(0.397, abs=0.001)
     assert losses["MMoE", 0.5] == pytest.approx(0.0827, abs=0.001)
+
+
+def test_choices_are_compared_in_pairs_and_ranked() -> None:
+    means = {("Shared-Bottom", 0.5): 0.4, ("OMoE", 0.5): 0.3, ("MMoE", 0.5): 0.2}
+    rows = pd.DataFrame(
+        [
+            ("as in the study", model, p, seed, means.get((model, p), 0.1) + seed / 10)
+            for model in ("Shared-Bottom", "OMoE", "MMoE")
+            for p in (0.5, 1.0)
+            for seed in range(5)
+        ],
+        columns=["choice", "model", "task_correlation", "seed", "loss_1"],
+    )
+    rows.loc[rows["seed"] == 4, "loss_1"] = np.nan  # diverged: left out
+    (row,) = choice_table(rows).to_dict("records")
+    assert row["Shared-Bottom's minus OMoE's, p = 0.5"] == "0.10 [0.10, 0.10]"
+    assert row["Shared-Bottom's minus MMoE's, p = 0.5"] == "0.20 [0.20, 0.20]"
+    assert row["Shared-Bottom's minus MMoE's, p = 1"] == "0.00 [0.00, 0.00]"
+    assert row["OMoE's gap minus MMoE's"] == "0.10 [0.10, 0.10]"
+    first = choice_orders(rows).iloc[0]
+    assert (first["best"], first["worst"], first["Shared-Bottom worst"]) == ("MMoE", "Shared-Bottom", True)
