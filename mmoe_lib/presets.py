@@ -15,7 +15,7 @@ class Preset:
         synthetic_runs: Runs a setting of the synthetic study (the paper: 200).
         synthetic_steps: Minibatches of each.
         synthetic_batch_size: Rows of each minibatch.
-        synthetic_chunk: Runs trained as one computation in a process of the study.
+        synthetic_chunk: Runs trained as one computation in a process of the study; on a GPU all are.
         synthetic_tuning_runs: Runs, reported nowhere, that choose among the learning rates.
         synthetic_tuning_steps: Minibatches of each of them.
         synthetic_choice_runs: Runs a setting where the unpublished choices are varied.
@@ -48,7 +48,7 @@ PRESETS = {
     preset.name: preset
     for preset in (
         Preset("smoke", 10, 8, 1_500, 32, 4, 4, 1_500, 4, 500, 5, 20_000, 10_000, 6, 50),
-        Preset("laptop", 100, 24, 20_000, 32, 12, 4, 20_000, 4, 10_000, 5, None, None, 20, 200),
+        Preset("laptop", 100, 24, 15_000, 32, 12, 4, 15_000, 4, 5_000, 5, None, None, 20, 200),
         Preset("paper", 100, 200, 60_000, 32, 20, 8, 60_000, 12, 30_000, 400, None, None, 20, 1_000),
     )
 }

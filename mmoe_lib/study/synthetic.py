@@ -36,6 +36,8 @@ POINTS = 50
 """Points of a stored curve, at equal distances in steps."""
 TEST_ROWS = 10_000
 """Rows, drawn afresh, on which the final loss of a run is measured."""
+SINE_RUNS = 20
+"""Runs of each setting that are looked into."""
 COMPILE_STEPS = 5_000
 """A training of fewer steps is over before its compilation would have paid."""
 _ROWS_AT_ONCE = 250
@@ -131,7 +133,7 @@ def reported_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[
 
 def sine_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Cell]:
     """The first runs of the study at the two ends of the correlation, once more."""
-    seeds = range(min(preset.synthetic_chunk, preset.synthetic_runs))
+    seeds = range(min(SINE_RUNS, preset.synthetic_runs))
     return [
         cell
         for p in (CORRELATIONS[0], CORRELATIONS[-1])

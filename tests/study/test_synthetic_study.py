@@ -251,7 +251,7 @@ def test_the_command_runs_lists_and_runs_again_without_change(
     assert told == [
         "synthetic_tuning.csv: 27 of 27 runs, preset smoke",
         "synthetic.csv: 24 of 24 runs, preset smoke",
-        "synthetic_sines.csv: 6 of 6 runs, preset smoke",
+        "synthetic_sines.csv: 12 of 12 runs, preset smoke",
         "synthetic_choices.csv: 48 of 48 runs, preset smoke",
     ]
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
