@@ -289,6 +289,9 @@ HUMPS = (0.13, 0.27)
 """Where the valleys between the humps of figure 5 lie, in the paper's histograms and in ours."""
 
 
+HUMP_NAMES = (f"below {HUMPS[0]}", f"{HUMPS[0]} to {HUMPS[1]}", f"above {HUMPS[1]}")
+
+
 def hump_shares(rows: pd.DataFrame) -> pd.DataFrame:
     """Percent of the runs of each model and correlation in the low, the middle and the high hump of losses.
 
@@ -298,15 +301,14 @@ def hump_shares(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Index model and task_correlation; columns "below 0.13", "0.13 to 0.27", "above 0.27".
     """
-    low, high = HUMPS
-    inside = pd.DataFrame(
-        {
-            f"below {low}": rows["loss_1"] < low,
-            f"{low} to {high}": rows["loss_1"].between(low, high),
-            f"above {high}": rows["loss_1"] > high,
-        }
-    )
+    inside = pd.DataFrame({name: hump_of(rows["loss_1"]) == name for name in HUMP_NAMES})
     return 100 * inside.groupby([rows["model"], rows["task_correlation"]], sort=False).mean()
+
+
+def hump_of(losses: pd.Series[float]) -> pd.Series[str]:
+    """The name of the hump that each loss lies in, one of `HUMP_NAMES`; none for a run without a loss."""
+    bounds = [-np.inf, *HUMPS, np.inf]
+    return pd.cut(losses, bounds, labels=list(HUMP_NAMES)).astype("object")
 
 
 def choice_orders(rows: pd.DataFrame) -> pd.DataFrame:

@@ -157,7 +157,7 @@ def test_figure_5_counts_every_run_once_in_the_papers_bins() -> None:
     assert of_mmoe[-1] == pytest.approx(12.5)  # at 0.5: 1 of 8
 
 
-def test_gates_sines_choices_calibrations_and_step_axes_draw_what_they_are_given() -> None:
+def test_gates_parts_choices_calibrations_and_step_axes_draw_what_they_are_given() -> None:
     use = pd.DataFrame(
         [(p, s, t, r, 0.1 * r * t) for p in (0.5, 1.0) for s in (0, 1) for t in (1, 2) for r in range(1, 9)],
         columns=["task_correlation", "seed", "task", "rank", "weight"],
@@ -169,17 +169,15 @@ def test_gates_sines_choices_calibrations_and_step_axes_draw_what_they_are_given
     assert gates.axes[0].lines[1].get_ydata() == pytest.approx([0.2 * r for r in range(1, 9)])
     assert gates.axes[2].lines[-1].get_ydata() == pytest.approx([0.65, 0.15])
 
-    sines = pd.DataFrame(
-        {
-            "model": ["MMoE"] * 3,
-            "loss_1": [0.3, 0.1, 0.2],
-            "learned_1": [0.0, 1.0, 0.5],
-            "learned_2": [0, 1, 1],
-        }
+    parts = pd.DataFrame(
+        {"hump": ["low", "low", "high"], "error_1": [0.1, 0.3, 2.0], "error_2": [0.0, 0.0, 1.0]}
     )
-    drawn = figures.learned_sines(sines, {"learned_1": 2.1, "learned_2": 7.8}, "A finding").axes[0]
-    assert np.asarray(drawn.images[0].get_array()).tolist() == [[1, 1], [0.5, 1], [0, 0]]  # best run first
-    assert [label.get_text() for label in drawn.get_xticklabels()] == ["2.1", "7.8"]
+    below = figures.errors_by_place(parts, "A finding").axes[1]
+    assert below.lines[0].get_xdata() == pytest.approx([-1.5, 1.5])
+    assert below.lines[0].get_ydata() == pytest.approx([0.2, 0.0])
+    assert below.lines[1].get_ydata() == pytest.approx([2.0, 1.0])
+    labels = [line.get_label() for line in below.lines]
+    assert labels == ["loss low: 2 runs", "loss high: 1 runs"]
 
     choices = _study().rename(columns={"loss": "loss_1"}).assign(choice="as in the study")
     dots = figures.choice_dots(choices, "A finding")

@@ -243,38 +243,39 @@ def gate_use(use: pd.DataFrame, distances: pd.DataFrame, finding: str) -> Figure
         return finish(figure, finding)
 
 
-def learned_sines(rows: pd.DataFrame, frequencies: Mapping[str, float], finding: str) -> Figure:
-    """Which sines each run has learned, runs ordered by final loss, a panel a model.
+def errors_by_place(rows: pd.DataFrame, finding: str, constants: Constants = CALIBRATED) -> Figure:
+    """The label, and below it where along its projection the runs of each hump of figure 5 are wrong.
 
     Args:
-        rows: Columns model, loss_1 and those named by `frequencies`, 0 (not at all) to 1 (fully).
-        frequencies: Column to the sine's frequency in standard deviations of the projection.
+        rows: Columns hump and error_1 .. error_n, mean squared errors in n equal bins of the projection from -3
+            to 3 standard deviations; one row a run.
         finding: The title.
+        constants: Of the label.
     """
-    models = [model for model in ("Shared-Bottom", "OMoE", "MMoE") if (rows["model"] == model).any()]
-    with theme(), plt.rc_context({"axes.grid": False}):
-        figure, axes = plt.subplots(1, len(models), figsize=(WIDTH, 3.4), squeeze=False)
-        for place, model in zip(axes[0], models, strict=True):
-            runs = rows[rows["model"] == model].dropna(subset=["loss_1"]).sort_values("loss_1")
-            image = place.imshow(
-                runs[list(frequencies)].to_numpy(),
-                cmap="cividis",
-                vmin=0,
-                vmax=1,
-                aspect="auto",
-                interpolation="none",
+    errors = [name for name in rows.columns if name.startswith("error_")]
+    edges = np.linspace(-3, 3, len(errors) + 1)
+    humps = list(dict.fromkeys(rows["hump"]))
+    styles = zip(humps, ("#009E73", "#E69F00", "#D55E00"), ("-", (0, (5, 1.5)), (0, (1, 1))), strict=False)
+    with theme():
+        figure, (top, bottom) = plt.subplots(2, 1, figsize=(WIDTH, 4.6), sharex=True, height_ratios=[1, 1.5])
+        z = torch.linspace(-3, 3, 600)
+        top.plot(z, noiseless_labels(constants.c * z, constants), color="#333333", lw=1.2)
+        top.set_ylabel("label\nwithout noise")
+        for hump, colour, dashes in styles:
+            runs = rows.loc[rows["hump"] == hump, errors]
+            middle = (edges[1:] + edges[:-1]) / 2
+            label = f"loss {hump}: {len(runs)} runs"
+            bottom.plot(middle, runs.mean(), color=colour, ls=dashes, lw=1.6, marker="o", ms=3, label=label)
+            bottom.fill_between(
+                middle, runs.quantile(0.1), runs.quantile(0.9), color=colour, alpha=0.18, lw=0
             )
-            shown = np.unique(np.linspace(0, len(runs) - 1, 6).astype(int))
-            place.set(
-                title=model,
-                xlabel="frequency of the sine",
-                xticks=range(len(frequencies)),
-                xticklabels=[f"{value:.1f}" for value in frequencies.values()],
-                yticks=shown,
-                yticklabels=[f"{runs['loss_1'].iloc[index]:.2f}" for index in shown],
-            )
-        axes[0][0].set_ylabel("run, by final loss")
-        figure.colorbar(image, ax=axes, label="share of the sine learned")
+        bottom.set(
+            xlabel="projection $w'x / c$ in standard deviations",
+            ylabel="squared error there",
+            ylim=(0, 3),
+            xlim=(-3, 3),
+        )
+        bottom.legend(loc="upper center")
         return finish(figure, finding)
 
 

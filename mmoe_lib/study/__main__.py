@@ -82,7 +82,7 @@ def _synthetic_parts(chosen: Preset, folder: Path) -> Iterator[tuple[Path, list[
         return
     rates = synthetic.chosen_rates(rows[rows["preset"] == chosen.name])
     yield folder / "synthetic.csv", synthetic.reported_cells(chosen, rates), synthetic.run
-    yield folder / "synthetic_sines.csv", synthetic.sine_cells(chosen, rates), synthetic.run_sines
+    yield folder / "synthetic_parts.csv", synthetic.part_cells(chosen, rates), synthetic.run_parts
     yield folder / "synthetic_choices.csv", synthetic.choice_cells(chosen, rates), synthetic.run
 
 

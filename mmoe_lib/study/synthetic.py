@@ -2,7 +2,7 @@
 
 Four parts, each a list of cells and a file of its own: `tuning` tries the paper's learning rates on runs that
 are not reported; `reported` trains the paper's models with the rate chosen for each model and correlation;
-`sines` trains some of these runs again to see which part of the label they learned; `choices` changes one
+`parts` trains some of these runs again to see which part of the label they learned; `choices` changes one
 unpublished choice at a time.
 """
 
@@ -36,8 +36,10 @@ POINTS = 50
 """Points of a stored curve, at equal distances in steps."""
 TEST_ROWS = 10_000
 """Rows, drawn afresh, on which the final loss of a run is measured."""
-SINE_RUNS = 20
+PART_RUNS = 20
 """Runs of each setting that are looked into."""
+BINS = 24
+"""Places along the projection, from -3 to 3 standard deviations, at which they are."""
 COMPILE_STEPS = 5_000
 """A training of fewer steps is over before its compilation would have paid."""
 _ROWS_AT_ONCE = 250
@@ -131,9 +133,9 @@ def reported_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[
     return cells
 
 
-def sine_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Cell]:
+def part_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Cell]:
     """The first runs of the study at the two ends of the correlation, once more."""
-    seeds = range(min(SINE_RUNS, preset.synthetic_runs))
+    seeds = range(min(PART_RUNS, preset.synthetic_runs))
     return [
         cell
         for p in (CORRELATIONS[0], CORRELATIONS[-1])
@@ -270,39 +272,51 @@ def _measure(ensemble: Ensemble, choices: Choices, cell: Cell) -> tuple[Tensor, 
 
 
 @torch.no_grad()
-def learned_sines(ensemble: Ensemble, cell: Cell) -> Tensor:
-    """How much of each sine of the label each run has learned: 0 nothing, 1 all of it.
+def learned_label(ensemble: Ensemble, cell: Cell) -> tuple[Tensor, Tensor]:
+    """Which part of task 1's label each run has learned, on fresh inputs: by sine, and by place.
 
-    Least squares of the predictions for task 1 on a constant, the projection w_1'x and the m sines, on
-    `TEST_ROWS` fresh inputs; the label itself has the coefficients 1.
+    By sine: least squares of the predictions on a constant, the projection w_1'x and the m sines; the label
+    itself has the coefficients 1. By place: the mean squared distance from the noiseless label for inputs whose
+    projection lies in each of `BINS` equal bins from -3 to 3 standard deviations.
 
     Returns:
-        Coefficients of the sines, (R, m).
+        Coefficients of the sines (R, m), and errors (R, BINS).
     """
     choices = Choices(**cell.facts)  # type: ignore[arg-type]
     constants = task.CONSTANTS[choices.constants]
-    shares = []
+    shares, errors = [], []
     for run, seed in enumerate(cell.seeds):
         weights = task.task_weights(choices.task_correlation, seeded_generator(seed, "directions"), constants)
-        x = torch.randn(TEST_ROWS, constants.num_inputs, generator=seeded_generator(seed, "sines"))
+        x = torch.randn(2 * TEST_ROWS, constants.num_inputs, generator=seeded_generator(seed, "parts"))
         z = x.double() @ weights[0]  # (rows,)
+        predictions = ensemble.module(run)(x.to(ensemble.device))[:, 0].double().cpu()
         sines = [
             torch.sin(alpha * z + beta) for alpha, beta in zip(constants.alpha, constants.beta, strict=True)
         ]
         basis = torch.stack([torch.ones_like(z), z, *sines], dim=1)  # (rows, 2 + m)
-        predictions = ensemble.module(run)(x.to(ensemble.device))[:, :1].double().cpu()
-        shares.append(torch.linalg.lstsq(basis, predictions).solution[2:, 0])
-    return torch.stack(shares)
+        shares.append(torch.linalg.lstsq(basis, predictions.unsqueeze(1)).solution[2:, 0])
+        squares = (predictions - task.noiseless_labels(z, constants)).square()
+        place = torch.bucketize(z / constants.c, torch.linspace(-3, 3, BINS + 1, dtype=torch.float64)) - 1
+        errors.append(torch.stack([squares[place == index].mean() for index in range(BINS)]))
+    return torch.stack(shares), torch.stack(errors)
 
 
-def run_sines(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
-    """The rows of one cell: seed, diverged_step, loss_1 as `run` measures it, and learned_1 .. learned_m."""
+def run_parts(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
+    """The rows of one cell: seed, diverged_step, loss_1 as `run` measures it, and what `learned_label` finds.
+
+    Columns: sine_1 .. sine_m, the coefficients; error_1 .. error_24, the errors by place.
+    """
     ensemble, history = train_cell(cell, device, progress=False)
     losses, _, _ = _measure(ensemble, Choices(**cell.facts), cell)  # type: ignore[arg-type]
-    shares = learned_sines(ensemble, cell)
-    rows = pd.DataFrame({"seed": cell.seeds, "diverged_step": history.diverged_step.tolist()})
-    rows["loss_1"] = losses[:, 0].double().numpy().round(6)
-    for sine in range(shares.shape[1]):
-        rows[f"learned_{sine + 1}"] = shares[:, sine].numpy().round(4)
+    shares, errors = learned_label(ensemble, cell)
+    columns: dict[str, Sequence[float]] = {
+        "seed": cell.seeds,
+        "diverged_step": history.diverged_step.tolist(),
+        "loss_1": [round(value, 6) for value in losses[:, 0].tolist()],
+    }
+    for name, values in (("sine", shares), ("error", errors)):
+        for index in range(values.shape[1]):
+            columns[f"{name}_{index + 1}"] = [round(value, 4) for value in values[:, index].tolist()]
+    rows = pd.DataFrame(columns)
     rows.loc[rows["diverged_step"] > 0, "loss_1":] = float("nan")
     return rows

@@ -170,8 +170,8 @@ def test_glorot_scales_each_expert_and_gate_as_a_layer_of_its_own() -> None:
     assert all(torch.equal(default[name], plain[name]) for name in plain)
 
 
-def test_a_model_that_is_one_sine_has_learned_that_sine() -> None:
-    """Replace a trained model by the label's own formula with one sine scaled: the shares must come back."""
+def test_a_model_that_lacks_part_of_a_sine_is_found_out() -> None:
+    """Replace a trained model by the label's own formula with its sines scaled: the shares must come back."""
     shares = (1.0, 0.25, 0.0, 0.5)
 
     class Formula(torch.nn.Module):
@@ -189,17 +189,30 @@ def test_a_model_that_is_one_sine_has_learned_that_sine() -> None:
     constants = task.CALIBRATED
     WEIGHTS = task.task_weights(0.5, seeded_generator(3, "directions")).float()
     ensemble = Ensemble(Formula, (3,))
-    found = synthetic.learned_sines(ensemble, _cell(seeds=(3,)))
+    found, errors = synthetic.learned_label(ensemble, _cell(seeds=(3,)))
     assert found.shape == (1, 4)
     assert found[0].tolist() == pytest.approx(shares, abs=1e-3)
+    # the error at each place is the square of what is missing there
+    edges = np.linspace(-3, 3, 25)
+    for index in (0, 7, 12, 20):
+        z = torch.linspace(edges[index], edges[index + 1], 500) * constants.c
+        missing = sum(
+            (1 - share) * torch.sin(a * z + b)
+            for share, a, b in zip(shares, constants.alpha, constants.beta, strict=True)
+        )
+        assert float(errors[0, index]) == pytest.approx(
+            float(torch.as_tensor(missing).square().mean()), abs=0.15
+        )
 
 
-def test_rows_of_the_sines_hold_the_loss_that_the_study_reports() -> None:
+def test_rows_of_the_parts_hold_the_loss_that_the_study_reports() -> None:
     cell = _cell()
-    rows, study = synthetic.run_sines(cell), synthetic.run(cell)
+    rows, study = synthetic.run_parts(cell), synthetic.run(cell)
     assert rows["loss_1"].tolist() == study["loss_1"].tolist()
-    assert list(rows.filter(like="learned_")) == [f"learned_{i}" for i in range(1, 5)]
-    assert {(c.model, c.learning_rate, c.facts["steps"]) for c in synthetic.sine_cells(PAPER, RATES)} == {
+    assert list(rows.filter(like="sine_")) == [f"sine_{i}" for i in range(1, 5)]
+    assert list(rows.filter(like="error_")) == [f"error_{i}" for i in range(1, 25)]
+    cells = synthetic.part_cells(PAPER, RATES)
+    assert {(c.model, c.learning_rate, c.facts["steps"]) for c in cells} == {
         (model, 1e-3, PAPER.synthetic_steps) for model in synthetic.MODELS
     }
 
@@ -251,14 +264,14 @@ def test_the_command_runs_lists_and_runs_again_without_change(
     assert told == [
         "synthetic_tuning.csv: 27 of 27 runs, preset smoke",
         "synthetic.csv: 24 of 24 runs, preset smoke",
-        "synthetic_sines.csv: 12 of 12 runs, preset smoke",
+        "synthetic_parts.csv: 12 of 12 runs, preset smoke",
         "synthetic_choices.csv: 48 of 48 runs, preset smoke",
     ]
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert set(files) == {
         "synthetic_tuning.csv",
         "synthetic.csv",
-        "synthetic_sines.csv",
+        "synthetic_parts.csv",
         "synthetic_choices.csv",
     }
     assert main(command) == 0
