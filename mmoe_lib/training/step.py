@@ -71,8 +71,32 @@ def fast_step(step: Step) -> TakeStep:
         return step
     # On the CPU the calls of the kernels are compiled too: Python between them takes as long as small models.
     options: dict[str, str | int | bool | Callable[..., object]] = {"cpp_wrapper": True} if on_cpu else {}
-    step.update = torch.compile(step.update, dynamic=False, options=options)  # type: ignore[method-assign]
-    return step if on_cpu else _Graphed(step)
+    plain = step.update
+    step.update = torch.compile(plain, dynamic=False, options=options)  # type: ignore[method-assign]
+    return _CompiledOrPlain(step, plain) if on_cpu else _Graphed(step)
+
+
+class _CompiledOrPlain:
+    """The compiled step, unless its first call shows that this machine cannot compile it (no Python.h, say)."""
+
+    def __init__(self, step: Step, plain: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        self.step, self.plain, self.compiled = step, plain, False
+
+    def __call__(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        if not self.compiled:
+            from torch._dynamo.exc import TorchDynamoException  # takes a second to load, so only here
+
+            self.compiled = True
+            try:
+                return self.step(x, y, step)
+            except TorchDynamoException as error:  # nothing has run yet, so the step can be taken plainly
+                reason = str(error).strip().splitlines()[0]
+                warnings.warn(
+                    f"compile is True but compiling failed, expected a C++ compiler that works: training without ({reason})",
+                    stacklevel=3,
+                )
+                self.step.update = self.plain  # type: ignore[method-assign]
+        return self.step(x, y, step)
 
 
 class _Graphed:

@@ -1,8 +1,12 @@
 """Run r of an ensemble is that module trained alone; early stopping, divergence, bad input."""
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -324,6 +328,34 @@ def test_without_a_compiler_training_goes_on_with_a_warning(monkeypatch: pytest.
     with pytest.warns(UserWarning, match=r"no C\+\+ compiler"):
         train(ensemble, _small_batches(), squared_error, TrainingSettings(3, compile=True), progress=False)
     assert not all(torch.equal(before[name], value) for name, value in ensemble.parameters.items())
+
+
+def test_a_compiler_that_does_not_work_is_as_good_as_none(tmp_path: Path) -> None:
+    """In a process of its own: torch remembers the compiler that it found."""
+    code = """
+import torch, warnings
+from mmoe_lib.models import SharedBottom
+from mmoe_lib.training import Ensemble, TrainingSettings, epochs, squared_error, train
+ensemble = Ensemble(lambda g: SharedBottom(5, 1, (3,), generator=g), (0,))
+before = ensemble.copy_state()
+x = torch.randn(32, 5)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    train(ensemble, epochs(x, x[:, :1], 8), squared_error, TrainingSettings(3, compile=True), progress=False)
+print([str(w.message) for w in caught if "compile is True" in str(w.message)])
+print(all(torch.equal(before[name], value) for name, value in ensemble.parameters.items()))
+"""
+    broken = tmp_path / "g++"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    environment = {**os.environ, "CXX": str(broken), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    warned, unchanged = done.stdout.splitlines()
+    assert "compiling failed, expected a C++ compiler that works: training without" in warned
+    assert unchanged == "False"
 
 
 @pytest.mark.filterwarnings("ignore:compile is True but there is no C")
