@@ -81,10 +81,6 @@ class Claim:
         support = [comparison.supports for comparison in self.comparisons]
         return "holds" if all(support) else "holds in part" if any(support) else "does not hold"
 
-    def frame(self) -> pd.DataFrame:
-        """One row a comparison."""
-        return pd.DataFrame([vars(comparison) for comparison in self.comparisons])
-
 
 @dataclass(frozen=True)
 class Runs:

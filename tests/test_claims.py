@@ -211,4 +211,3 @@ def test_tables_show_what_was_found() -> None:
         ["0.000 [-1.000, 1.000]", "", "", "no"],
     ]
     assert claims_table([claim]).to_numpy().tolist() == [["s", "1 of 2", 5, 0, "holds in part"]]
-    assert len(claim.frame()) == 2

@@ -107,6 +107,8 @@ def _synthetic(chosen: Preset, device: torch.device, folder: Path, workers: int)
     origin = Origin.now(
         f"python -m mmoe_lib.study synthetic --preset {chosen.name}", chosen.name, device, "synthetic"
     )
+    # One thread here as in the workers: the order of sums, and so the table, must not depend on their number.
+    torch.set_num_threads(1)
     for path, cells, run in _synthetic_parts(chosen, folder):
         rows = run_cells(cells, partial(run, device=device), path, origin, workers=workers)
         print(f"{path.name}: {len(rows)} runs")

@@ -202,10 +202,13 @@ def _in_order(rows: pd.DataFrame, cells: Sequence[Cell]) -> pd.DataFrame:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Only one process at a time; the lock goes with the process, however that ends."""
-    with Path(tempfile.gettempdir(), f"mmoe_lib.{os.getuid()}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Only one process at a time in the file's folder; the lock goes with the process, however that ends."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(folder)
 
 
 def _replace(path: Path, text: str) -> None:

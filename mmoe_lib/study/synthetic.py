@@ -219,7 +219,8 @@ def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
     """The rows of one cell: final losses, the curve, and what the gates do; NaN where there is none.
 
     Columns: seed; diverged_step (0: never); loss_1 and loss_2 on `TEST_ROWS` fresh rows; curve_1 .. curve_50,
-    task 1's training loss, each the mean of a fiftieth of the steps, every minibatch seen for the first time;
+    task 1's training loss before each update, the mean of a fiftieth of the steps, its minibatches as good as new
+    (inputs from a pool of millions, noise drawn afresh);
     gate_k_i, the mean weight of expert i for task k; gate_distance, how differently the tasks mix: the mean
     total variation between their gates.
     """

@@ -14,7 +14,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 ENVIRONMENT = {
-    # One process a core with one thread each: two such processes do 1.85 times the work of one, two threads less.
+    # One process a core with one thread each: two such processes do 1.8 to 2 times the work of one, two threads less.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     # glibc otherwise gives the large tensors of every step back to the system and asks for them again: a fifth
