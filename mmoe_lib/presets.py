@@ -20,6 +20,9 @@ class Preset:
         synthetic_tuning_steps: Minibatches of each of them.
         synthetic_choice_runs: Runs a setting where the unpublished choices are varied.
         synthetic_choice_steps: Minibatches of each of them.
+        census_trials: Settings of a method that are tried on a group of tasks in tuning.
+        census_tuning_runs: Runs of each, trained together.
+        census_tuning_epochs: Passes over the training rows at most.
         census_seeds: Runs a method on Census-Income.
         census_train_rows: Random rows of the training file; None for all 199,523.
         census_test_rows: Random rows of the test file, before it is halved; None for all 99,762.
@@ -37,6 +40,9 @@ class Preset:
     synthetic_tuning_steps: int
     synthetic_choice_runs: int
     synthetic_choice_steps: int
+    census_trials: int
+    census_tuning_runs: int
+    census_tuning_epochs: int
     census_seeds: int
     census_train_rows: int | None
     census_test_rows: int | None
@@ -47,9 +53,11 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("smoke", 10, 8, 1_500, 32, 4, 4, 1_500, 4, 500, 5, 20_000, 10_000, 6, 50),
-        Preset("laptop", 100, 24, 15_000, 32, 12, 4, 15_000, 4, 5_000, 5, None, None, 20, 200),
-        Preset("paper", 100, 200, 60_000, 32, 20, 8, 60_000, 12, 30_000, 400, None, None, 20, 1_000),
+        Preset("smoke", 10, 8, 1_500, 32, 4, 4, 1_500, 4, 500, 4, 2, 3, 5, 20_000, 10_000, 6, 50),
+        Preset("laptop", 100, 24, 15_000, 32, 12, 4, 15_000, 4, 5_000, 12, 2, 6, 5, None, None, 20, 200),
+        Preset(
+            "paper", 100, 200, 60_000, 32, 20, 8, 60_000, 12, 30_000, 60, 2, 6, 400, None, None, 20, 1_000
+        ),
     )
 }
 

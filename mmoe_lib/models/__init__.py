@@ -1,15 +1,23 @@
 """The models as textbook modules for one run: (B, d) inputs to (B, K) outputs, one a task."""
 
 from mmoe_lib.models.baselines import SharedBottom, SingleTask
+from mmoe_lib.models.cross_stitch import CrossStitch, CrossStitchUnit
+from mmoe_lib.models.l2_constrained import L2Constrained
 from mmoe_lib.models.mixture import MMoE, OMoE
 from mmoe_lib.models.sizes import PAPER_SIZES, count_multiply_adds, count_parameters, paper_model
+from mmoe_lib.models.tensor_factorization import TensorFactorization, TuckerLayer
 
 __all__ = [
     "PAPER_SIZES",
+    "CrossStitch",
+    "CrossStitchUnit",
+    "L2Constrained",
     "MMoE",
     "OMoE",
     "SharedBottom",
     "SingleTask",
+    "TensorFactorization",
+    "TuckerLayer",
     "count_multiply_adds",
     "count_parameters",
     "paper_model",

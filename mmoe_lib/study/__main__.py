@@ -7,18 +7,17 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from mmoe_lib.presets import PRESETS, Preset, preset
-from mmoe_lib.study import census, synthetic
+from mmoe_lib.study import census, synthetic, tuning
 from mmoe_lib.study.cells import Cell, read_rows, run_cells, waiting_cells
 from mmoe_lib.study.origin import ROOT, Origin
 from mmoe_lib.study.workers import WorkerDiedError
-from mmoe_lib.tasks.census import CensusData, encode, load
 from mmoe_lib.training.ensemble import checked_device
 
 
@@ -33,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--workers",
         type=int,
-        help="processes that train side by side, the synthetic study only (default: one a core, on a GPU 1)",
+        help="processes that train side by side (default: one a core, on a GPU 1)",
     )
     parser.add_argument(
         "--results", type=Path, default=ROOT / "data" / "results", help="folder of the CSV files"
@@ -49,11 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.list or options.status:
             _look(options.study, chosen, options.results, every_cell=options.list)
         elif options.study == "census":
-            if options.workers not in (None, 1):
-                raise ValueError(
-                    f"workers is {options.workers}, expected 1: the census study runs in one process"
-                )
-            _census(chosen, device, options.results)
+            _census(chosen, device, options.results, _number_of_workers(options.workers, device))
         else:
             _synthetic(chosen, device, options.results, _number_of_workers(options.workers, device))
     except (ValueError, OSError, ArithmeticError, WorkerDiedError) as error:
@@ -114,21 +109,21 @@ def _synthetic(chosen: Preset, device: torch.device, folder: Path, workers: int)
         print(f"{path.name}: {len(rows)} runs")
 
 
-def _census(chosen: Preset, device: torch.device, folder: Path) -> None:
-    tables = load(train_rows=chosen.census_train_rows, test_rows=chosen.census_test_rows)
-
-    @lru_cache(maxsize=1)
-    def data_of(group: str) -> CensusData:
-        return encode(tables, group)
-
-    def run(cell: Cell) -> pd.DataFrame:
-        return census.run(cell, data_of(cell.setting), chosen, device)
-
-    sums = "+".join(value[:12] for _, value in sorted(tables.sha256.items()))
-    origin = Origin.now(f"python -m mmoe_lib.study census --preset {chosen.name}", chosen.name, device, sums)
-    path = folder / "census_first.csv"
-    rows = run_cells(census.cells(chosen), run, path, origin)
-    print(f"{path.name}: {len(rows)} runs")
+def _census(chosen: Preset, device: torch.device, folder: Path, workers: int) -> None:
+    source = census.CensusSource(chosen.census_train_rows, chosen.census_test_rows)
+    command = f"python -m mmoe_lib.study census --preset {chosen.name}"
+    origin = Origin.now(command, chosen.name, device, source.sums())
+    torch.set_num_threads(1)
+    trials = tuning.tune_all(
+        chosen,
+        source,
+        folder / "census_tuning.csv",
+        ROOT / "data" / "cache" / "tuning" / f"census-{chosen.name}.journal",
+        origin,
+        device=str(device),
+        workers=workers,
+    )
+    print(f"census_tuning.csv: {len(trials)} trials")
 
 
 if __name__ == "__main__":

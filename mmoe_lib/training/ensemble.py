@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +96,9 @@ class Ensemble:
             value[rows] = state[name][rows]
 
     def gradients(self, loss: Loss, x: Tensor, y: Tensor) -> tuple[State, Tensor]:
-        """The gradient of each run's loss, summed over its tasks, and the losses.
+        """The gradient of each run's objective, and its losses.
+
+        The objective is the sum of the task losses, plus what the model's own `penalty()` asks for if it has one.
 
         Args:
             loss: Outputs and labels (B, K) to one loss a task (K,).
@@ -107,9 +110,10 @@ class Ensemble:
         """
 
         def objective(parameters: State, buffers: State, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            outputs = functional_call(self._module, (parameters, buffers), (x,))  # (B, K)
+            state = _prefixed(parameters, buffers)
+            outputs, penalty = functional_call(_Call(self._module, _with_penalty), state, (x,))  # (B, K)
             losses = loss(outputs, y)  # (K,)
-            return losses.sum(), losses
+            return losses.sum() + penalty, losses
 
         own = (0 if x.dim() == 3 else None, 0 if y.dim() == 3 else None)
         lifted = vmap(grad(objective, has_aux=True), in_dims=(0, 0, *own))
@@ -158,14 +162,19 @@ def _gate_weights(module: nn.Module, x: Tensor) -> Tensor:
     return weights
 
 
+def _with_penalty(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | float]:
+    penalty: Callable[[], Tensor] | None = getattr(module, "penalty", None)
+    return module(x), penalty() if penalty else 0.0
+
+
 class _Call(nn.Module):
     """Lets `functional_call`, which calls a module's forward, call another of its methods."""
 
-    def __init__(self, module: nn.Module, function: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    def __init__(self, module: nn.Module, function: Callable[[nn.Module, Tensor], Any]) -> None:
         super().__init__()
         self.module, self.function = module, function
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.function(self.module, x)
 
 
