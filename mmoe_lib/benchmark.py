@@ -1,5 +1,8 @@
 """How fast are many runs as one computation? python -m mmoe_lib.benchmark measures it on this machine.
 
+`synthetic` (the default) measures the models of section 5.1, `census` the seven methods at the settings that tuning
+chose for the income group, on random inputs of the census shape.
+
 Every contender is a process of its own that is ready and waits; in each round each is let run for a moment,
 one after another, so that a machine whose speed drifts is slow for all of them alike. The table shows medians.
 """
@@ -14,7 +17,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,18 +28,23 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mmoe_lib.models import count_multiply_adds, paper_model
+from mmoe_lib.models import L2Constrained, count_multiply_adds, paper_model
 from mmoe_lib.progress import progress_bar
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.study.origin import Origin
+from mmoe_lib.study.cells import read_rows
+from mmoe_lib.study.origin import ROOT, Origin
+from mmoe_lib.study.search_space import METHODS, build, read_settings
+from mmoe_lib.study.tuning import best_settings
 from mmoe_lib.study.workers import fast_environment
 from mmoe_lib.tasks.synthetic import InputPool, make_labels, stream, task_weights
-from mmoe_lib.training import Ensemble, squared_error
+from mmoe_lib.training import Ensemble, binary_cross_entropy, epochs, squared_error
 from mmoe_lib.training.adam import Adam
 from mmoe_lib.training.ensemble import checked_device
 from mmoe_lib.training.step import Step, fast_step
 
 P = 0.5
+CENSUS_INPUTS = 517
+CENSUS_BATCH = 1024
 PEAK_SIZE = 1024
 """Side of the square matrices whose product is this machine's peak."""
 
@@ -78,6 +86,7 @@ class Contender:
         processes: That do the same at the same time.
         inputs: "pool" or "fresh", of a training; a plain loop always draws its own.
         device: Where.
+        settings: A census method's own settings; "" for the synthetic shape.
     """
 
     kind: str
@@ -88,20 +97,31 @@ class Contender:
     processes: int = 1
     inputs: str = "pool"
     device: str = "cpu"
+    settings: str = ""
+
+    @property
+    def num_inputs(self) -> int:
+        """Width of its inputs."""
+        return CENSUS_INPUTS if self.settings else 100
+
+    def build(self, num_inputs: int | None = None, generator: torch.Generator | None = None) -> nn.Module:
+        """One run of its model."""
+        builder = (
+            build(self.model, read_settings(self.settings)) if self.settings else paper_model(self.model)
+        )
+        return builder(num_inputs or self.num_inputs, 2, generator=generator)
 
 
-def training_flops(model: str, batch: int) -> int:
-    """Floating point operations of one training step: two a multiply-add, forward and backward.
+def training_flops(contender: Contender) -> int:
+    """Floating point operations of one training step of one run: two a multiply-add, forward and backward.
 
     Backward computes a gradient for every weight, and one for every layer's input but for x itself. Labels,
-    ReLU, softmax and Adam are left out.
+    ReLU, softmax, Adam and the penalty of L2-Constrained are left out.
     """
-    module = paper_model(model)(100, 2)
-    forward = count_multiply_adds(module)
-    reads_x = sum(
-        m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear) and m.in_features == 100
-    )
-    return 2 * batch * (2 * forward + forward - reads_x)
+    width = contender.num_inputs
+    forward, wider = (count_multiply_adds(contender.build(inputs)) for inputs in (width, width + 1))
+    reads_x = (wider - forward) * width
+    return 2 * contender.batch * (2 * forward + forward - reads_x)
 
 
 Work = Callable[[], int]
@@ -122,7 +142,9 @@ def _matmul(contender: Contender) -> Work:
 def _plain_loop(contender: Contender) -> Work:
     """What a user would write: fresh inputs, one module, torch.optim.Adam."""
     torch.manual_seed(0)
-    model = PlainMMoE() if contender.model == "MMoE" else paper_model(contender.model)(100, 2)
+    if contender.settings:
+        return _plain_census_loop(contender)
+    model = PlainMMoE() if contender.model == "MMoE" else contender.build()
     model = model.to(contender.device)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     weights = task_weights(P, seeded_generator(0, "directions")).float().to(contender.device)
@@ -139,16 +161,43 @@ def _plain_loop(contender: Contender) -> Work:
     return work
 
 
+def _census_batches(contender: Contender) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows with as many ones as an encoded person has, the same for all runs."""
+    generator = seeded_generator(0, "benchmark")
+    x = (torch.rand(20 * CENSUS_BATCH, CENSUS_INPUTS, generator=generator) < 33 / CENSUS_INPUTS).float()
+    y = (torch.rand(len(x), 2, generator=generator) < 0.3).float()
+    return epochs(x.to(contender.device), y.to(contender.device), contender.batch)
+
+
+def _plain_census_loop(contender: Contender) -> Work:
+    model, batches = contender.build().to(contender.device), _census_batches(contender)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def work() -> int:
+        x, y = next(batches)
+        optimiser.zero_grad()
+        loss = binary_cross_entropy(model(x), y).sum()
+        if isinstance(model, L2Constrained):
+            loss = loss + model.penalty()
+        loss.backward()
+        optimiser.step()
+        return 1
+
+    return work
+
+
 def _ensemble(contender: Contender) -> Work:
     seeds, device = range(contender.runs), contender.device
-    ensemble = Ensemble(
-        lambda generator: paper_model(contender.model)(100, 2, generator=generator), seeds, device=device
-    )
+    ensemble = Ensemble(lambda generator: contender.build(generator=generator), seeds, device=device)
     rates = torch.full((len(ensemble),), 1e-3, device=device)
-    step = Step(ensemble, squared_error, rates, Adam())
+    step = Step(ensemble, binary_cross_entropy if contender.settings else squared_error, rates, Adam())
     take = step if contender.kind == "ensemble, eager" else fast_step(step)
-    pool = InputPool.draw(device=device) if contender.inputs == "pool" else None
-    batches, numbers = stream(P, seeds, contender.batch, pool=pool, device=device), count(1)
+    if contender.settings:
+        batches = _census_batches(contender)
+    else:
+        pool = InputPool.draw(device=device) if contender.inputs == "pool" else None
+        batches = stream(P, seeds, contender.batch, pool=pool, device=device)
+    numbers = count(1)
 
     def work() -> int:
         take(*next(batches), next(numbers))
@@ -158,8 +207,8 @@ def _ensemble(contender: Contender) -> Work:
 
 
 def _inference(contender: Contender) -> Work:
-    model = paper_model(contender.model)(100, 2).to(contender.device).eval()
-    x = torch.randn(contender.batch, 100, device=contender.device)
+    model = contender.build().to(contender.device).eval()
+    x = torch.randn(contender.batch, contender.num_inputs, device=contender.device)
 
     @torch.inference_mode()
     def work() -> int:
@@ -271,6 +320,30 @@ def contenders(device: str = "cpu") -> Iterator[Contender]:
             yield Contender("inference", model, batch, device=device)
 
 
+def census_contenders(device: str = "cpu", preset: str = "paper") -> Iterator[Contender]:
+    """The seven methods at the settings of the census study, training and answering.
+
+    Raises:
+        ValueError: If tuning has not chosen them.
+    """
+    trials = read_rows(ROOT / "data" / "results" / "census_tuning.csv")
+    chosen = best_settings(trials[trials["preset"] == preset]) if len(trials) else {}
+    yield Contender("matmul peak", device=device)
+    for method in METHODS:
+        if (method, "income") not in chosen:
+            raise ValueError(
+                f"there are no trials of {method}, income, expected some: run the census study first"
+            )
+        settings = chosen[method, "income"].settings
+        runs = 20 if device == "cpu" else 400
+        yield Contender("plain loop", method, CENSUS_BATCH, inputs="census", device=device, settings=settings)
+        yield Contender(
+            "ensemble", method, CENSUS_BATCH, runs, inputs="census", device=device, settings=settings
+        )
+        for batch in (1, 4096):
+            yield Contender("inference", method, batch, inputs="census", device=device, settings=settings)
+
+
 def measure(
     chosen: Sequence[Contender], rounds: int, seconds: float, *, progress: bool = True
 ) -> pd.DataFrame:
@@ -327,7 +400,8 @@ def _with_ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             row[name] = row["per_second"] / other if trains else math.nan
         flops = 1.0 if row["kind"] == "matmul peak" else math.nan
         if trains:
-            flops = training_flops(row["model"], row["batch"]) / row["processes"]
+            contender = Contender(**{column.name: row[column.name] for column in fields(Contender)})
+            flops = training_flops(contender) / contender.processes
         row["gflops"] = row["per_second"] * flops / 1e9
         row["peak_share"] = row["per_second"] * flops / peak
     return rows
@@ -375,6 +449,9 @@ def show(rows: pd.DataFrame) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Measure training and inference of the paper's models on this machine and print a table."""
     parser = argparse.ArgumentParser(prog="python -m mmoe_lib.benchmark", description=main.__doc__)
+    parser.add_argument(
+        "study", nargs="?", default="synthetic", choices=["synthetic", "census"], help="whose models"
+    )
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument(
         "--rounds", type=int, default=7, help="of which the table shows the median (default 7)"
@@ -388,10 +465,12 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(
                 f"rounds is {options.rounds} and seconds {options.seconds}, expected 1 or more, and more than 0"
             )
-        rows = measure(list(contenders(str(device))), options.rounds, options.seconds)
+        chosen = contenders if options.study == "synthetic" else census_contenders
+        rows = measure(list(chosen(str(device))), options.rounds, options.seconds)
         print(show(rows))
         if options.csv is not None:
-            origin = Origin.now("python -m mmoe_lib.benchmark", "-", device, "synthetic")
+            command = "python -m mmoe_lib.benchmark" + (" census" if options.study == "census" else "")
+            origin = Origin.now(command, "-", device, "synthetic")
             rows.round(4).assign(**origin.columns()).to_csv(options.csv, index=False)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

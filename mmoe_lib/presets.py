@@ -24,9 +24,12 @@ class Preset:
         census_tuning_runs: Runs of each, trained together.
         census_tuning_epochs: Passes over the training rows at most.
         census_seeds: Runs a method on Census-Income.
+        census_chunk: Runs trained as one computation in a process of the study; on a GPU all are.
+        census_choice_runs: Runs a setting where choices and traps are measured, and twice as many with all methods
+            alike.
         census_train_rows: Random rows of the training file; None for all 199,523.
         census_test_rows: Random rows of the test file, before it is halved; None for all 99,762.
-        census_epochs: Passes over the training rows at most.
+        census_epochs: Passes over the training rows in the chapter.
         correlation_repeats: Samples of 10,000 rows in which the census label correlation is measured.
     """
 
@@ -44,6 +47,8 @@ class Preset:
     census_tuning_runs: int
     census_tuning_epochs: int
     census_seeds: int
+    census_chunk: int
+    census_choice_runs: int
     census_train_rows: int | None
     census_test_rows: int | None
     census_epochs: int
@@ -53,10 +58,29 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("smoke", 10, 8, 1_500, 32, 4, 4, 1_500, 4, 500, 4, 2, 3, 5, 20_000, 10_000, 6, 50),
-        Preset("laptop", 100, 24, 15_000, 32, 12, 4, 15_000, 4, 5_000, 12, 2, 6, 5, None, None, 20, 200),
+        Preset("smoke", 10, 8, 1_500, 32, 4, 4, 1_500, 4, 500, 4, 2, 3, 4, 4, 2, 20_000, 10_000, 10, 50),
+        Preset("laptop", 100, 24, 15_000, 32, 12, 4, 15_000, 4, 5_000, 12, 2, 6, 8, 8, 4, None, None, 4, 200),
         Preset(
-            "paper", 100, 200, 60_000, 32, 20, 8, 60_000, 12, 30_000, 60, 2, 6, 400, None, None, 20, 1_000
+            "paper",
+            100,
+            200,
+            60_000,
+            32,
+            20,
+            8,
+            60_000,
+            12,
+            30_000,
+            60,
+            2,
+            6,
+            400,
+            20,
+            8,
+            None,
+            None,
+            20,
+            1_000,
         ),
     )
 }

@@ -8,8 +8,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmoe_lib import benchmark
-from mmoe_lib.benchmark import Contender, PlainMMoE, measure, show, training_flops
+from mmoe_lib.benchmark import CENSUS_INPUTS, Contender, PlainMMoE, measure, show, training_flops
 from mmoe_lib.models import MMoE, count_parameters, paper_model
+from mmoe_lib.study.search_space import METHODS, SEARCH_SPACE, settings_text
 
 
 @pytest.mark.parametrize("model", ["Shared-Bottom", "OMoE", "MMoE"])
@@ -19,7 +20,24 @@ def test_operations_of_a_training_step_agree_with_torchs_counter(model: str) -> 
     with FlopCounterMode(display=False) as counter:
         module(torch.randn(batch, 100)).square().mean().backward()
     mixed = {"Shared-Bottom": 0, "OMoE": 128, "MMoE": 256}[model]
-    assert training_flops(model, batch) == counter.get_total_flops() + 3 * 2 * batch * mixed
+    assert (
+        training_flops(Contender("ensemble", model, batch))
+        == counter.get_total_flops() + 3 * 2 * batch * mixed
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_census_flops_are_those_that_torch_counts(method: str) -> None:
+    settings = {tuned.name: tuned.high for tuned in SEARCH_SPACE[method]}
+    contender = Contender("ensemble", method, 64, settings=settings_text(settings))
+    module, x = contender.build(), torch.randn(64, CENSUS_INPUTS)
+    with FlopCounterMode(display=False) as counter:
+        module(x).sum().backward()
+    mixed = 0
+    if method in ("OMoE", "MMoE"):  # a product and a sum, which torch does not count
+        mixed = 3 * 2 * 64 * settings["experts"] * settings["units"] * (2 if method == "MMoE" else 1)
+    # Torch also counts S x_3 U3, which a batch needs once: less than a hundredth.
+    assert training_flops(contender) == pytest.approx(counter.get_total_flops() + mixed, rel=0.01)
 
 
 def test_the_plain_loops_model_is_the_same_function() -> None:
@@ -60,7 +78,9 @@ def test_ratios_and_shares_compare_with_the_right_rows() -> None:
     )
     ensemble = rows[3]
     assert (ensemble["ratio"], ensemble["user_ratio"]) == (40.0, 50.0)
-    assert ensemble["gflops"] == pytest.approx(10_000 * training_flops("MMoE", 32) / 1e9)  # of one process
+    assert ensemble["gflops"] == pytest.approx(
+        10_000 * training_flops(Contender("ensemble", "MMoE", 32)) / 1e9
+    )  # of one process
     assert ensemble["peak_share"] == pytest.approx(ensemble["gflops"] / 100)
     assert rows[0]["gflops"] == 100.0
     assert math.isnan(rows[4]["ratio"])

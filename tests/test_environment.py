@@ -32,7 +32,17 @@ LAYERS = (
 )
 # Tasks know no model: these pairs are forbidden although the order of lines would allow them.
 FORBIDDEN = {("models", "tasks"), ("results", "models"), ("results", "training"), ("results", "study")}
-HEAVY = ("matplotlib", "seaborn", "papermill", "sphinx", "jupyter_book", "sklearn", "nbformat", "IPython")
+HEAVY = (
+    "matplotlib",
+    "seaborn",
+    "papermill",
+    "sphinx",
+    "jupyter_book",
+    "sklearn",
+    "optuna",
+    "nbformat",
+    "IPython",
+)
 SECONDS = 3.0
 
 
@@ -95,7 +105,7 @@ def test_torch_has_one_exact_version_without_a_local_label() -> None:
 
 def test_extras_that_make_installs_hold_all_others() -> None:
     extras = pyproject()["project"]["optional-dependencies"]
-    assert "mmoe_lib[book]" in extras[set_up_script.EXTRAS]
+    assert "mmoe_lib[book,study]" in extras[set_up_script.EXTRAS]
     assert "mmoe_lib[figures]" in extras["book"]
 
 

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mmoe_lib import results
 from mmoe_lib.results import (
     choice_orders,
     choice_table,
     difference_interval,
     expert_use,
     hump_shares,
+    intervals,
     loss_curves,
     mean_interval,
     paired_interval,
@@ -21,6 +21,7 @@ from mmoe_lib.results import (
     read_paper,
     read_results,
 )
+from mmoe_lib.results.reading import DATA
 
 
 def test_the_papers_numbers_are_whole() -> None:
@@ -48,7 +49,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(runs: int) -> None:
 
 
 def test_a_bootstrap_of_five_runs_would_cover_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "SMALL_SAMPLE", 2)
+    monkeypatch.setattr(intervals, "SMALL_SAMPLE", 2)
     assert 0.78 < _coverage(5, 600) < 0.87
 
 
@@ -83,58 +84,23 @@ def test_a_difference_needs_repeated_runs() -> None:
         difference_interval([1.0], [1.0, 2.0])
 
 
-def test_census_table_holds_our_mean_and_the_papers() -> None:
-    values = [0.93, 0.94, 0.95]
-    rows = pd.DataFrame(
-        {
-            "model": "MMoE",
-            "setting": "income",
-            "test_main_auc": values,
-            "test_auxiliary_auc": [0.99, 0.99, 0.99],
-        }
-    )
-    table = results.census_table(rows, "income")
-    assert table.loc["MMoE", "runs"] == 3
-    assert table.loc["MMoE", "income: ours"] == results.show_interval(*mean_interval(values))
-    assert table.loc["MMoE", "income: ours"] == "0.9400 [0.9152, 0.9648]"
-    assert table.loc["MMoE", "income: paper"] == "0.9359"
-    assert table.loc["MMoE", "never married: paper"] == "0.9927"
-    with pytest.raises(ValueError, match="no rows of group 'education'"):
-        results.census_table(rows, "education")
-
-
 def test_tables_that_are_not_there_are_named() -> None:
     with pytest.raises(FileNotFoundError, match=r"data/paper/figure9\.csv"):
         read_paper("figure9")
     with pytest.raises(ValueError, match="no rows of preset 'gigantic'"):
-        read_results("census_first", preset="gigantic")
+        read_results("synthetic", preset="gigantic")
 
 
 def test_stored_results_name_their_origin() -> None:
-    for path in (results.DATA / "results").glob("*.csv"):
+    for path in (DATA / "results").glob("*.csv"):
         rows = pd.read_csv(path)
         for column in ("commit", "command", "preset", "device", "torch_version", "data"):
             assert rows[column].notna().all(), (path.name, column)
         assert not rows["commit"].astype(str).str.contains("none").any()
-        if path.name == "benchmark.csv":  # not a run a row
+        if path.stem.startswith("benchmark"):  # not a run a row
             continue
         assert rows["seconds"].notna().all()
         assert not rows.duplicated(["model", "setting", "learning_rate", "seed", "preset"]).any()
-
-
-def test_census_differences_are_in_points_and_signed() -> None:
-    rows = pd.DataFrame(
-        {
-            "model": ["MMoE"] * 3 + ["OMoE"] * 3,
-            "setting": "income",
-            "test_main_auc": [0.941, 0.942, 0.943, 0.940, 0.940, 0.941],
-        }
-    )
-    table = results.census_differences(rows, "MMoE")
-    expected = difference_interval([94.1, 94.2, 94.3], [94.0, 94.0, 94.1])
-    assert table.loc["income", "minus OMoE"] == results.show_interval(*expected, digits=2)
-    assert str(table.loc["income", "minus OMoE"]).startswith("0.17 [")
-    assert table.loc["income", "all means within"] == "0.17"
 
 
 # --- the synthetic study -----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ A title states the finding, so the chapter passes it; what is drawn from simulat
 title whatever the chapter passed. Dark text on an opaque white ground reads in light and in dark mode.
 """
 
-from mmoe_lib.figures.census import auc_dots, correlation_samples, label_rates
+from mmoe_lib.figures.census import auc_dots, change_dots, correlation_samples, label_rates, trial_dots
 from mmoe_lib.figures.models import architectures, expert_use
 from mmoe_lib.figures.style import COLOURS, CORRELATION_STYLES, MARKERS, WIDTH
 from mmoe_lib.figures.synthetic import (
@@ -28,6 +28,7 @@ __all__ = [
     "architectures",
     "auc_dots",
     "calibrations",
+    "change_dots",
     "choice_dots",
     "correlation_samples",
     "errors_by_place",
@@ -40,4 +41,5 @@ __all__ = [
     "loss_histograms",
     "model_curves",
     "step_axes",
+    "trial_dots",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mmoe_lib.figures.style import COLOURS, MARKERS, WIDTH, finish, theme
@@ -67,6 +68,10 @@ def correlation_samples(
         return finish(figure, finding, simulated=simulated)
 
 
+FAR = 0.02
+"""An AUC of the paper that lies so far below all of ours is written at the edge, so that ours can be told apart."""
+
+
 def auc_dots(
     rows: pd.DataFrame,
     metrics: dict[str, str],
@@ -78,24 +83,29 @@ def auc_dots(
     """Every run's AUC as a dot, each model's mean with its 95 % interval, the paper's mean as a diamond.
 
     Args:
-        rows: One row a run: the column model and those named by `metrics`.
+        rows: One row a run: the column model and those named by `metrics`; NaN for a run that diverged.
         metrics: Column to panel title.
         finding: The title.
         simulated: Whether the tables are the stand-in.
         paper: Columns model and those named by `metrics`: the paper's means; left out for simulated data.
     """
     models = list(dict.fromkeys(rows["model"]))
+    many = len(rows) > 20 * len(models)
     with theme():
         figure, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 0.9 + 0.42 * len(models)), squeeze=False)
         for place, (column, title) in zip(axes[0], metrics.items(), strict=True):
+            lowest = rows[column].min()
             for index, model in enumerate(models):
-                values = rows.loc[rows["model"] == model, column]
+                values = rows.loc[rows["model"] == model, column].dropna()
                 mean, low, high = mean_interval(values)
                 colour = COLOURS[model]
-                place.plot(values, np.full(len(values), index - 0.2), ".", color=colour, alpha=0.5, ms=5)
+                spread = np.resize([0.0, 0.06, -0.06, 0.03, -0.03], len(values)) if many else 0.0
+                place.plot(
+                    values, index - 0.2 + spread, ".", color=colour, alpha=0.25 if many else 0.5, ms=3 if many else 5
+                )  # fmt: skip
                 place.errorbar(
                     mean,
-                    index,
+                    index + 0.08,
                     xerr=[[mean - low], [high - mean]],
                     fmt=MARKERS[model],
                     ms=5,
@@ -103,8 +113,14 @@ def auc_dots(
                     color=colour,
                 )
                 if paper is not None:
-                    given = paper.loc[paper["model"] == model, column]
-                    place.plot(given, [index + 0.25], "D", mfc="none", color=COLOURS["paper"], ms=5)
+                    given = float(paper.loc[paper["model"] == model, column].iloc[0])
+                    if given < lowest - FAR:
+                        place.annotate(
+                            f"paper: {given:.4f}", (0.02, index + 0.3), xycoords=("axes fraction", "data"),
+                            va="center", fontsize=7.5, color=COLOURS["paper"],
+                        )  # fmt: skip
+                    else:
+                        place.plot(given, [index + 0.3], "D", mfc="none", color=COLOURS["paper"], ms=5)
             place.set(
                 title=title,
                 yticks=range(len(models)),
@@ -117,8 +133,75 @@ def auc_dots(
         for place in axes[0][1:]:
             place.set_yticklabels([])
         if paper is not None:
-            axes[0][-1].plot(
-                [], [], "D", mfc="none", color=COLOURS["paper"], ms=5, label="paper's mean of 400"
+            figure.legend(
+                handles=[Line2D([], [], marker="D", mfc="none", color=COLOURS["paper"], ls="", ms=5)],
+                labels=["the paper's mean of 400 runs"],
+                loc="outside lower right",
             )
-            axes[0][-1].legend(loc="center")
         return finish(figure, finding, simulated=simulated)
+
+
+def trial_dots(trials: pd.DataFrame, finding: str) -> Figure:
+    """Validation AUC of every trial of tuning, in the order in which they were made, a panel a method and group.
+
+    Args:
+        trials: Rows of `data/results/census_tuning.csv`: model, setting (the group), seed (the trial's number),
+            state, validation_auc.
+        finding: The title.
+    """
+    models, groups = list(dict.fromkeys(trials["model"])), list(dict.fromkeys(trials["setting"]))
+    with theme():
+        figure, axes = plt.subplots(
+            len(groups), len(models), figsize=(WIDTH, 1.9 * len(groups) + 0.4), sharey="row", squeeze=False
+        )
+        for line, group in zip(axes, groups, strict=True):
+            of_group = trials[trials["setting"] == group]
+            bottom, top = of_group["validation_auc"].quantile(0.15), of_group["validation_auc"].max()
+            for place, model in zip(line, models, strict=True):
+                rows = of_group[of_group["model"] == model]
+                seen = rows["validation_auc"].clip(lower=bottom)  # the worst lie far below: on the lower edge
+                ended = rows["state"] == "complete"
+                colour = COLOURS[model]
+                place.plot(rows.loc[~ended, "seed"], seen[~ended], "x", ms=2.5, mew=0.7, color="#999999")
+                place.plot(rows.loc[ended, "seed"], seen[ended], ".", ms=4, color=colour)
+                best = seen.where(ended).cummax().ffill()
+                place.plot(rows["seed"], best, drawstyle="steps-post", lw=1, color=colour)
+                place.set_ylim(bottom - 0.04 * (top - bottom), top + 0.06 * (top - bottom))
+                place.xaxis.set_major_locator(MaxNLocator(2, integer=True))
+            line[0].set_ylabel(f"group “{group}”\nvalidation AUC")
+        for place, model in zip(axes[0], models, strict=True):
+            place.set_title(model.replace("-", "-\n", 1), fontsize=8)
+        figure.supxlabel("trial", fontsize=9)
+        return finish(figure, finding)
+
+
+def change_dots(changes: Mapping[str, pd.DataFrame], finding: str) -> Figure:
+    """By how many AUC points each change moves the main task, with 95 % intervals, a panel a group.
+
+    Args:
+        changes: By group, `mmoe_lib.results.changes_table`: change, model, points, low, high.
+        finding: The title.
+    """
+    names = list(dict.fromkeys(name for table in changes.values() for name in table["change"]))
+    with theme():
+        figure, axes = plt.subplots(
+            1, len(changes), figsize=(WIDTH, 0.9 + 0.3 * len(names)), sharey=True, squeeze=False
+        )
+        for place, (group, table) in zip(axes[0], changes.items(), strict=True):
+            place.axvline(0, color="#444444", lw=0.8)
+            models = list(dict.fromkeys(table["model"]))
+            for shift, model in zip((-0.14, 0.14), models, strict=False):
+                rows = table[table["model"] == model]
+                height = [names.index(name) + shift for name in rows["change"]]
+                error = [rows["points"] - rows["low"], rows["high"] - rows["points"]]
+                place.errorbar(
+                    rows["points"], height, xerr=error, fmt=MARKERS[model], ms=4, capsize=2, lw=1,
+                    color=COLOURS[model], label=model,
+                )  # fmt: skip
+            place.set_xscale("symlog", linthresh=0.1)
+            place.set(title=f"group “{group}”", xlabel="AUC points (1/100) against the study")
+            place.set(yticks=range(len(names)), yticklabels=names)
+            place.tick_params(axis="x", labelrotation=45)
+        axes[0][0].invert_yaxis()
+        axes[0][-1].legend(loc="best")
+        return finish(figure, finding)

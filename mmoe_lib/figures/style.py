@@ -14,11 +14,22 @@ from matplotlib.figure import Figure
 COLOURS = {
     "Single-Task": "#666666",
     "Shared-Bottom": "#D55E00",
+    "L2-Constrained": "#E69F00",
+    "Cross-Stitch": "#56B4E9",
+    "Tensor-Factorization": "#CC79A7",
     "OMoE": "#0072B2",
     "MMoE": "#009E73",
     "paper": "#000000",
 }
-MARKERS = {"Single-Task": "D", "Shared-Bottom": "s", "OMoE": "^", "MMoE": "o"}
+MARKERS = {
+    "Single-Task": "D",
+    "Shared-Bottom": "s",
+    "L2-Constrained": "v",
+    "Cross-Stitch": "P",
+    "Tensor-Factorization": "X",
+    "OMoE": "^",
+    "MMoE": "o",
+}
 LINES: dict[str, Any] = {"Shared-Bottom": (0, (5, 1.5)), "OMoE": (0, (1, 1)), "MMoE": "-"}
 CORRELATION_STYLES: dict[float, tuple[str, Any]] = {
     0.5: ("#CC79A7", "-"),

@@ -204,40 +204,47 @@ def loss_histograms(rows: pd.DataFrame, paper: pd.DataFrame, finding: str) -> Fi
         return finish(figure, finding)
 
 
-def gate_use(use: pd.DataFrame, distances: pd.DataFrame, finding: str) -> Figure:
+def gate_use(
+    use: pd.DataFrame, distances: pd.DataFrame, finding: str, *, by: str = "task_correlation"
+) -> Figure:
     """What MMoE's gates learn: weights of both tasks over ranked experts, and how far the tasks' gates are apart.
 
     Args:
-        use: `mmoe_lib.results.expert_use`: task_correlation, seed, task, rank, weight.
-        distances: Columns task_correlation, gate_distance; one row a run.
+        use: `mmoe_lib.results.expert_use`: the column `by`, seed, task, rank, weight.
+        distances: The column `by` and gate_distance; one row a run.
         finding: The title.
+        by: What differs from panel to panel: "task_correlation", or "setting" for the groups of census.
     """
-    correlations = sorted(use["task_correlation"].unique())
+    values = sorted(use[by].unique())
+    titles = [f"p = {value:g}" if by == "task_correlation" else f"group “{value}”" for value in values]
+    styles = CORRELATION_STYLES if by == "task_correlation" else {}
     with theme():
         figure, axes = plt.subplots(
-            1, len(correlations) + 1, figsize=(WIDTH, 2.9), width_ratios=[1] * len(correlations) + [1.1]
+            1, len(values) + 1, figsize=(WIDTH, 2.9), width_ratios=[1] * len(values) + [1.1]
         )
-        for place, p in zip(axes, correlations, strict=False):
+        for place, value, title in zip(axes, values, titles, strict=False):
             for task, (colour, marker) in {1: ("#D55E00", "o"), 2: ("#0072B2", "s")}.items():
-                rows = use[(use["task_correlation"] == p) & (use["task"] == task)].groupby("rank")["weight"]
+                rows = use[(use[by] == value) & (use["task"] == task)].groupby("rank")["weight"]
                 mean, low, high = rows.mean(), rows.quantile(0.1), rows.quantile(0.9)
                 place.plot(
                     mean.index, mean, marker=marker, ms=3.5, lw=1.2, color=colour, label=f"task {task}"
                 )
                 place.fill_between(mean.index, low, high, color=colour, alpha=0.18, lw=0)
-            place.set(title=f"p = {p:g}", xlabel="expert, ranked", ylim=(0, 0.4), xticks=[1, 4, 8])
+            most = int(use.loc[use[by] == value, "rank"].max())
+            place.set(title=title, xlabel="expert, ranked", xticks=sorted({1, (most + 1) // 2, most}))
+            place.set_ylim(0, max(0.4, 1.1 * float(use["weight"].quantile(0.98))))
         axes[0].set_ylabel("mean gate weight")
         axes[0].legend(loc="upper center")
-        data = [distances.loc[distances["task_correlation"] == p, "gate_distance"] for p in correlations]
+        data = [distances.loc[distances[by] == value, "gate_distance"] for value in values]
         last = axes[-1]
         parts = last.violinplot(data, showextrema=False, widths=0.8)
-        for body, p in zip(parts["bodies"], correlations, strict=True):
-            body.set(facecolor=CORRELATION_STYLES[p][0], alpha=0.5)
+        for body, value in zip(parts["bodies"], values, strict=True):
+            body.set(facecolor=styles.get(value, ("#0072B2",))[0], alpha=0.5)
         last.plot(range(1, len(data) + 1), [values.median() for values in data], "kD", ms=4)
         last.set(
             title="distance of the gates",
             xticks=range(1, len(data) + 1),
-            xticklabels=[f"p = {p:g}" for p in correlations],
+            xticklabels=titles,
             ylim=(0, None),
         )
         return finish(figure, finding)

@@ -28,6 +28,8 @@ class CrossStitchUnit(nn.Module):
         super().__init__()
         if not math.isfinite(own):
             raise ValueError(f"own is {own}, expected a finite number such as 0.9")
+        if num_tasks == 1:
+            own = 1.0  # there is no other network to take the rest from
         other = (1 - own) / max(1, num_tasks - 1)
         self.alpha = nn.Parameter(torch.full((num_tasks, num_tasks), other).fill_diagonal_(own))
 

@@ -8,7 +8,9 @@ from functools import partial
 from torch import nn
 
 from mmoe_lib.models.baselines import SharedBottom, SingleTask
+from mmoe_lib.models.cross_stitch import CrossStitch, CrossStitchUnit
 from mmoe_lib.models.mixture import MMoE, OMoE
+from mmoe_lib.models.tensor_factorization import TensorFactorization, TuckerLayer
 
 ModelBuilder = Callable[..., nn.Module]
 """Called as build(num_inputs, num_tasks, generator=...)."""
@@ -46,12 +48,26 @@ def count_parameters(model: nn.Module) -> int:
 def count_multiply_adds(model: nn.Module) -> int:
     """Multiply-adds of one example's forward pass.
 
-    One a weight, and one a unit of an expert that a gate mixes. Biases, ReLU and softmax are left out, as
-    is usual.
+    One a weight, one a unit of an expert that a gate mixes, K^2 a unit that a cross-stitch unit mixes, and for a
+    Tucker layer its factors in the order in which they are applied. Biases, ReLU and softmax are left out, as is
+    usual, and so is what a batch needs once (S x_3 U3).
     """
-    weights = sum(p.numel() for name, p in model.named_parameters() if "bias" not in name)
+    special = [module for module in model.modules() if isinstance(module, TuckerLayer | CrossStitchUnit)]
+    counted_apart = {id(parameter) for module in special for parameter in module.parameters()}
+    weights = sum(
+        p.numel() for name, p in model.named_parameters() if "bias" not in name and id(p) not in counted_apart
+    )
     mixed = 0
     if isinstance(model, OMoE | MMoE):
         mixtures = model.num_tasks if isinstance(model, MMoE) else 1
         mixed = mixtures * model.experts.num_experts * model.experts.num_outputs
+    if isinstance(model, CrossStitch):
+        widths = [layers[0].out_features for layers in model.layers]  # type: ignore[index]
+        mixed = sum(model.num_tasks**2 * width for width in widths)
+    if isinstance(model, TensorFactorization):
+        for number, layer in enumerate(model.layers):
+            tasks, inputs = len(layer.tasks), layer.inputs.numel()  # type: ignore[arg-type, operator]
+            # x U1 (all tasks read the same x in the first layer), then the slice, then U2
+            mixed += inputs * (1 if number == 0 else tasks)
+            mixed += tasks * (layer.core[..., 0].numel() + layer.outputs.numel())  # type: ignore[index, operator]
     return weights + mixed

@@ -71,8 +71,8 @@ class TuckerLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (B, m), the same for all tasks, or (k, B, m) to (k, B, n).
 
-        W is never built: the factors are applied one after the other, which costs m r1 instead of m n k
-        multiply-adds an example.
+        W is never built: the factors are applied one after the other, which costs m r1 + k (r1 r2 + r2 n)
+        instead of m n k multiply-adds an example where all tasks read the same x.
         """
         slices = torch.tensordot(self.tasks, self.core, dims=([1], [2]))  # S x_3 U3: (k, r1, r2)
         # h_t = ReLU(x W_t + b_t) = ReLU(((x U1) (S x_3 U3)_t) U2' + b_t)
@@ -111,7 +111,7 @@ class TensorFactorization(nn.Module):
         super().__init__()
         check_widths(num_tasks=num_tasks, num_inputs=num_inputs, bottom_widths=bottom_widths)
         of_layers = [ranks] if all(isinstance(rank, int) for rank in ranks) else list(ranks)
-        if not bottom_widths or len(of_layers) != len(bottom_widths):
+        if len(of_layers) != len(bottom_widths):
             raise ValueError(
                 f"bottom_widths is {tuple(bottom_widths)} and ranks {ranks}, expected at least one layer and "
                 "r1, r2, r3 for each"

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from mmoe_lib.presets import PRESETS, Preset, preset
-from mmoe_lib.study import census, synthetic, tuning
+from mmoe_lib.study import census, references, synthetic, tuning
 from mmoe_lib.study.cells import Cell, read_rows, run_cells, waiting_cells
 from mmoe_lib.study.origin import ROOT, Origin
 from mmoe_lib.study.workers import WorkerDiedError
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         chosen, device = preset(options.preset), checked_device(options.device)
         if device.type == "cuda":  # one chunk of all runs: a GPU is idle with twenty of them
-            chosen = replace(chosen, synthetic_chunk=chosen.synthetic_runs)
+            chosen = replace(chosen, synthetic_chunk=chosen.synthetic_runs, census_chunk=chosen.census_seeds)
         if options.list or options.status:
             _look(options.study, chosen, options.results, every_cell=options.list)
         elif options.study == "census":
@@ -81,12 +81,35 @@ def _synthetic_parts(chosen: Preset, folder: Path) -> Iterator[tuple[Path, list[
     yield folder / "synthetic_choices.csv", synthetic.choice_cells(chosen, rates), synthetic.run
 
 
+def _census_parts(
+    chosen: Preset, folder: Path, source: census.CensusSource
+) -> Iterator[tuple[Path, list[Cell], Run]]:
+    """The files of the study that follow tuning, the longest last; none before tuning has ended."""
+    trials = read_rows(folder / "census_tuning.csv")
+    if tuning.waiting_pairs(trials, chosen):
+        return
+    best = tuning.best_settings(trials[trials["preset"] == chosen.name])
+    run = partial(census.run, source=source)
+    yield folder / "census_choices.csv", census.choice_cells(chosen, best), partial(run, gates=False)
+    yield folder / "census_tucker.csv", census.tucker_cells(chosen, best), partial(run, gates=False)
+    yield (
+        folder / "census_references.csv",
+        references.reference_cells(),
+        partial(references.run_reference, source=source),
+    )
+    yield folder / "census.csv", census.reported_cells(chosen, best), run
+
+
 def _look(study: str, chosen: Preset, folder: Path, *, every_cell: bool) -> None:
     if study == "census":
-        parts = [(folder / "census_first.csv", census.cells(chosen))]
+        trials = read_rows(folder / "census_tuning.csv")
+        waiting_pairs = tuning.waiting_pairs(trials, chosen)
+        done = len(tuning.PAIRS) - len(waiting_pairs)
+        print(f"census_tuning.csv: {done} of {len(tuning.PAIRS)} methods tuned, preset {chosen.name}")
+        parts = list(_census_parts(chosen, folder, _census_source(chosen)))
     else:
-        parts = [(path, cells) for path, cells, _ in _synthetic_parts(chosen, folder)]
-    for path, cells in parts:
+        parts = list(_synthetic_parts(chosen, folder))
+    for path, cells, _ in parts:
         waiting = waiting_cells(cells, read_rows(path), chosen.name)
         runs, left = (sum(len(cell.seeds) for cell in some) for some in (cells, waiting))
         print(f"{path.name}: {runs - left} of {runs} runs, preset {chosen.name}")
@@ -94,8 +117,8 @@ def _look(study: str, chosen: Preset, folder: Path, *, every_cell: bool) -> None
             seeds = f"seeds {cell.seeds[0]} to {cell.seeds[-1]}"
             state = "waits" if cell in waiting else "done"
             print(f"  {state:5}  {cell.model}, {cell.setting}, learning rate {cell.learning_rate:g}, {seeds}")
-    if study == "synthetic" and len(parts) == 1:
-        print("the other files are listed when tuning has chosen the learning rates")
+    if len(parts) <= 1:
+        print("the other files are listed when tuning has chosen the settings")
 
 
 def _synthetic(chosen: Preset, device: torch.device, folder: Path, workers: int) -> None:
@@ -109,21 +132,22 @@ def _synthetic(chosen: Preset, device: torch.device, folder: Path, workers: int)
         print(f"{path.name}: {len(rows)} runs")
 
 
+def _census_source(chosen: Preset) -> census.CensusSource:
+    return census.CensusSource(chosen.census_train_rows, chosen.census_test_rows)
+
+
 def _census(chosen: Preset, device: torch.device, folder: Path, workers: int) -> None:
-    source = census.CensusSource(chosen.census_train_rows, chosen.census_test_rows)
+    source = _census_source(chosen)
     command = f"python -m mmoe_lib.study census --preset {chosen.name}"
     origin = Origin.now(command, chosen.name, device, source.sums())
     torch.set_num_threads(1)
-    trials = tuning.tune_all(
-        chosen,
-        source,
-        folder / "census_tuning.csv",
-        ROOT / "data" / "cache" / "tuning" / f"census-{chosen.name}.journal",
-        origin,
-        device=str(device),
-        workers=workers,
-    )
-    print(f"census_tuning.csv: {len(trials)} trials")
+    path, storage = folder / "census_tuning.csv", tuning.storage_of(chosen, folder)
+    trials = tuning.tune_all(chosen, source, path, storage, origin, device=str(device), workers=workers)
+    print(f"{path.name}: {len(trials)} trials")
+    for path, cells, run in _census_parts(chosen, folder, source):
+        here = run if path.stem == "census_references" else partial(run, device=device)
+        rows = run_cells(cells, here, path, origin, workers=workers)
+        print(f"{path.name}: {len(rows)} runs")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from mmoe_lib.presets import Preset
 from mmoe_lib.progress import progress_bar
 from mmoe_lib.study.cells import Cell, append_rows, read_rows
 from mmoe_lib.study.census import CensusSource, Chosen, train_runs
-from mmoe_lib.study.origin import Origin
+from mmoe_lib.study.origin import ROOT, Origin
 from mmoe_lib.study.search_space import (
     LEARNING_RATE,
     METHODS,
@@ -61,6 +61,12 @@ class Pair:
 
 
 PAIRS = tuple(Pair(method, group) for group in GROUPS for method in METHODS)
+
+
+def storage_of(preset: Preset, results: Path) -> Path:
+    """Where the trials of a preset are kept while a study is under way: data/cache for data/results, else beside."""
+    beside = results.parent / "cache" if results == ROOT / "data" / "results" else results
+    return beside / "tuning" / f"census-{preset.name}.journal"
 
 
 def tune_all(

@@ -192,13 +192,11 @@ def encode(tables: CensusTables, group: str | Group, *, split_seed: int = 0) -> 
         ValueError: an unknown group, fewer than two test rows, or a label whose values occur in no table.
     """
     group = _group(group)
-    half = len(tables.test) // 2
-    if half == 0 or len(tables.train) == 0:
+    if len(tables.test) < 2 or len(tables.train) == 0:
         raise ValueError(
             f"{len(tables.train)} train and {len(tables.test)} test rows are too few to encode and split"
         )
-    order = np.random.default_rng(split_seed).permutation(len(tables.test))
-    validation, test = tables.test.iloc[order[:half]], tables.test.iloc[order[half:]]
+    validation, test = (tables.test.iloc[rows] for rows in _halves(len(tables.test), split_seed))
 
     numbers = _numbers(tables.train)
     low, high = numbers.min(axis=0), numbers.max(axis=0)
@@ -263,6 +261,12 @@ def _group(group: str | Group) -> Group:
     return GROUPS[group]
 
 
+def _halves(rows: int, split_seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which rows of the test table are validation, and which are test."""
+    order = np.random.default_rng(split_seed).permutation(rows)
+    return order[: rows // 2], order[rows // 2 :]
+
+
 def _some_rows(table: pd.DataFrame, rows: int | None, generator: np.random.Generator) -> pd.DataFrame:
     if rows is None:
         return table
@@ -301,6 +305,14 @@ def _numbers(table: pd.DataFrame) -> NDArray[np.float64]:
     )
 
 
+def _scaled(
+    numbers: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """To [0, 1] by a range and clipped to it; 0 where the range is a single value."""
+    width = np.where(high > low, high - low, 1.0)
+    return np.clip((numbers - low) / width, 0.0, 1.0)
+
+
 def _nominal_inputs() -> tuple[str, ...]:
     return tuple(column for column in NOMINAL if column in INPUTS)
 
@@ -312,9 +324,8 @@ def _feature_names() -> tuple[str, ...]:
 
 def _inputs(table: pd.DataFrame, low: NDArray[np.float64], high: NDArray[np.float64]) -> torch.Tensor:
     """Numbers scaled by the training range, then one one-hot block a nominal column: (N, d)."""
-    width = np.where(high > low, high - low, 1.0)
     x = np.zeros((len(table), len(_feature_names())), dtype=np.float32)
-    x[:, : len(CONTINUOUS)] = np.clip((_numbers(table) - low) / width, 0.0, 1.0)
+    x[:, : len(CONTINUOUS)] = _scaled(_numbers(table), low, high)
     hot = np.stack(_hot_columns(table), axis=1)  # (N, 31): which inputs are 1
     np.put_along_axis(x, hot, np.float32(1.0), axis=1)
     return torch.from_numpy(x)

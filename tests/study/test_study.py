@@ -1,18 +1,14 @@
 """Studies: resumed where they stopped, never half-written, every row with its origin; the census study."""
 
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from mmoe_lib.presets import PRESETS, preset
-from mmoe_lib.study import Cell, Origin, census, run_cells
+from mmoe_lib.study import Cell, Origin, run_cells
 from mmoe_lib.study.__main__ import main
 from mmoe_lib.study.cells import append_rows, read_rows
-from mmoe_lib.tasks.census import encode, load
 
 ORIGIN = Origin("abc", "python -m mmoe_lib.study test", "smoke", "cpu", "2", "synthetic")
 CELLS = [Cell(model, "income", 1e-3, (0, 1)) for model in ("MMoE", "OMoE", "Shared-Bottom")]
@@ -118,55 +114,3 @@ def test_an_unknown_preset_or_device_ends_the_command_with_one_line(
     assert "preset is 'huge'" in errors[0]
     assert "device is 'gpu'" in errors[1]
     assert list(tmp_path.iterdir()) == []
-
-
-TINY = replace(
-    PRESETS["smoke"], census_seeds=2, census_train_rows=6_000, census_test_rows=3_000, census_epochs=10
-)
-
-
-def test_census_training_learns_and_scores_each_run() -> None:
-    """On the simulated stand-in: the labels are easy there, so a few epochs must lift the AUC far over 0.5."""
-    data = encode(
-        load(simulated=True, train_rows=TINY.census_train_rows, test_rows=TINY.census_test_rows), "income"
-    )
-    cell = Cell("Shared-Bottom", "income", 3e-3, (0, 1))
-    rows = census.run(cell, data, TINY, "cpu")
-    assert list(rows["seed"]) == [0, 1]
-    assert (rows["test_main_auc"] > 0.8).all()
-    assert (rows["test_auxiliary_auc"] > 0.8).all()
-    assert rows["test_main_auc"].nunique() == 2  # the seeds are different runs
-    assert set(rows["best_step"]) <= set(range(5, 51, 5))
-    pd.testing.assert_frame_equal(rows, census.run(cell, data, TINY, "cpu"))  # same seed, same table
-
-
-def test_the_best_epoch_is_chosen_on_validation_not_on_test() -> None:
-    data = encode(load(simulated=True, train_rows=6_000, test_rows=3_000), "income")
-    ensemble, history = census.train_on_census("MMoE", data, (0,), TINY, learning_rate=3e-3, progress=False)
-    kept = census.score(ensemble, data)["validation_main_auc"][0]
-    assert kept == pytest.approx(max(float(values[0]) for values in history.metrics["main AUC"]), abs=1e-9)
-
-
-def test_scores_belong_to_their_run_task_and_half() -> None:
-    data = encode(load(simulated=True, train_rows=500, test_rows=2_000), "income")
-
-    class Oracle(torch.nn.Module):
-        """Scores by the inputs' first column for the main task and minus it for the auxiliary one."""
-
-        def __init__(self, generator: torch.Generator) -> None:
-            super().__init__()
-            self.sign = torch.nn.Parameter(torch.ones(()))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.sign * torch.stack([x[:, 0], -x[:, 0]], dim=-1)
-
-    from sklearn.metrics import roc_auc_score
-
-    from mmoe_lib.training import Ensemble
-
-    row = census.score(Ensemble(Oracle, (7,)), data).iloc[0]
-    age = data.x_test[:, 0].numpy()
-    assert row["seed"] == 7
-    assert row["test_main_auc"] == pytest.approx(roc_auc_score(data.y_test[:, 0], age))
-    assert row["test_auxiliary_auc"] == pytest.approx(1 - roc_auc_score(data.y_test[:, 1], age))
-    assert not np.isclose(row["test_main_auc"], row["validation_main_auc"], atol=1e-9)

@@ -1,0 +1,38 @@
+"""The paper's claims, each with its statistic, interval, test and verdict, from rows of runs.
+
+A claim is a list of comparisons, and each comparison an estimate with an interval that either supports the
+claim or does not. All of them support it: it holds. Some: it holds in part. None: it does not hold.
+"""
+
+from mmoe_lib.claims.census import claim_9
+from mmoe_lib.claims.claim import Claim, Comparison, claims_table, comparisons_table
+from mmoe_lib.claims.synthetic import (
+    Runs,
+    claim_1,
+    claim_2,
+    claim_3,
+    claim_4,
+    claim_5,
+    claim_6,
+    claim_7,
+    claim_8,
+    synthetic_claims,
+)
+
+__all__ = [
+    "Claim",
+    "Comparison",
+    "Runs",
+    "claim_1",
+    "claim_2",
+    "claim_3",
+    "claim_4",
+    "claim_5",
+    "claim_6",
+    "claim_7",
+    "claim_8",
+    "claim_9",
+    "claims_table",
+    "comparisons_table",
+    "synthetic_claims",
+]

@@ -1,0 +1,66 @@
+"""Read the paper's numbers and ours, say how sure they are, and put them side by side."""
+
+from mmoe_lib.results.census import (
+    CENSUS_METRICS,
+    census_best,
+    census_order,
+    census_paper,
+    census_table,
+    changes_table,
+    pairwise_differences,
+    pairwise_table,
+    tucker_table,
+)
+from mmoe_lib.results.intervals import (
+    SMALL_SAMPLE,
+    difference_interval,
+    holm,
+    mean_interval,
+    paired_interval,
+    show_interval,
+    summarise,
+)
+from mmoe_lib.results.reading import read_paper, read_results
+from mmoe_lib.results.synthetic import (
+    HUMP_NAMES,
+    HUMPS,
+    choice_orders,
+    choice_table,
+    expert_use,
+    histogram_runs,
+    hump_of,
+    hump_shares,
+    loss_curves,
+    paper_losses,
+)
+
+__all__ = [
+    "CENSUS_METRICS",
+    "HUMPS",
+    "HUMP_NAMES",
+    "SMALL_SAMPLE",
+    "census_best",
+    "census_order",
+    "census_paper",
+    "census_table",
+    "changes_table",
+    "choice_orders",
+    "choice_table",
+    "difference_interval",
+    "expert_use",
+    "histogram_runs",
+    "holm",
+    "hump_of",
+    "hump_shares",
+    "loss_curves",
+    "mean_interval",
+    "paired_interval",
+    "pairwise_differences",
+    "pairwise_table",
+    "paper_losses",
+    "read_paper",
+    "read_results",
+    "show_interval",
+    "summarise",
+    "tucker_table",
+]
