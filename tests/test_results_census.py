@@ -9,11 +9,13 @@ from scipy import stats
 
 from mmoe_lib.claims import claim_9
 from mmoe_lib.results import (
+    alike_table,
     census_best,
     census_order,
     census_paper,
     census_table,
     changes_table,
+    cost_table,
     difference_interval,
     holm,
     mean_interval,
@@ -209,3 +211,32 @@ def test_claim_9_needs_every_method() -> None:
     rows = pd.concat([runs(papers_order("income")), runs({"MMoE": 0.88}, "education")])
     with pytest.raises(ValueError, match="expected some of every method"):
         claim_9(rows)
+
+
+def test_alike_table_compares_with_the_best_mean_of_the_group() -> None:
+    rows = pd.DataFrame(
+        {
+            "model": ["MMoE", "MMoE", "OMoE", "OMoE"] * 2,
+            "setting": ["income: all methods alike"] * 4 + ["education: all methods alike"] * 4,
+            "test_main_auc": [0.940, 0.942, 0.943, 0.943, 0.90, 0.90, 0.88, 0.88],
+        }
+    )
+    table = alike_table(rows)
+    assert table.loc["MMoE", "income"] == show_interval(*mean_interval([0.940, 0.942]))
+    assert list(table["income: points below the best"]) == ["0.20", "0.00"]
+    assert list(table["education: points below the best"]) == ["0.00", "2.00"]
+
+
+def test_cost_table_divides_the_steps_of_a_run_by_the_speed() -> None:
+    benchmark = pd.DataFrame(
+        {
+            "kind": ["plain loop", "ensemble", "inference", "inference"],
+            "model": "MMoE",
+            "batch": [1024, 1024, 1, 4096],
+            "per_second": [50.0, 200.0, 1.0, 1.0],
+            "peak_share": [0.1, 0.5, np.nan, np.nan],
+            "p50_ms": [1.0, 1.0, 0.25, 8.0],
+        }
+    )
+    row = cost_table(benchmark, {"MMoE": 1_000}).loc["MMoE"]
+    assert list(row) == ["20.0", "5.0", "4.0", "0.50", "0.250", "8.0"]

@@ -6,7 +6,7 @@ Differences are in AUC points: hundredths, so that 0.9410 lies 0.02 points above
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -233,4 +233,57 @@ def tucker_table(rows: pd.DataFrame) -> pd.DataFrame:
             sample = runs[value]
             text = f"{sample.mean():.4f} ({sample.min():.4f} to {sample.max():.4f})"
             table.setdefault(name, {})[title] = text
+    return pd.DataFrame(table).T
+
+
+def alike_table(rows: pd.DataFrame, name: str = "all methods alike") -> pd.DataFrame:
+    """Means with 95 % intervals of both groups when all methods were given the same, a row a method.
+
+    Args:
+        rows: Rows of `data/results/census_choices.csv`.
+        name: Of the setting.
+
+    Returns:
+        Columns: runs, and by group the main task's test AUC and how many AUC points it lies below the best mean.
+    """
+    table: dict[str, dict[str, str | int]] = {}
+    for group in _PAPER:
+        of_group = rows[rows["setting"] == f"{group}: {name}"]
+        values = {
+            str(model): of_group.loc[of_group["model"] == model, "test_main_auc"].dropna()
+            for model in dict.fromkeys(of_group["model"])
+        }
+        best = max(sample.mean() for sample in values.values())
+        for model, sample in values.items():
+            row = table.setdefault(model, {})
+            row["runs"] = len(sample)
+            row[group] = show_interval(*mean_interval(sample))
+            row[f"{group}: points below the best"] = f"{100 * (best - sample.mean()):.2f}"
+    return pd.DataFrame(table).T
+
+
+def cost_table(benchmark: pd.DataFrame, steps: Mapping[str, int]) -> pd.DataFrame:
+    """What a run and an answer cost, a row a method.
+
+    Args:
+        benchmark: `data/results/benchmark_census.csv`.
+        steps: Of one run, by method.
+
+    Returns:
+        Seconds a run in a plain loop over one model and as one of many trained together, both on one core; how many
+        times faster; its share of the speed of a plain matrix product; milliseconds for one row and for 4,096.
+    """
+    table: dict[str, dict[str, str]] = {}
+    for method, number in steps.items():
+        rows = benchmark[benchmark["model"] == method]
+        plain, many = (rows[rows["kind"] == kind].iloc[0] for kind in ("plain loop", "ensemble"))
+        answers = rows[rows["kind"] == "inference"].set_index("batch")["p50_ms"]
+        table[method] = {
+            "s a run, plain loop": f"{number / plain['per_second']:.1f}",
+            "s a run, many at once": f"{number / many['per_second']:.1f}",
+            "x": f"{many['per_second'] / plain['per_second']:.1f}",
+            "share of peak": f"{many['peak_share']:.2f}",
+            "ms, 1 row": f"{answers[1]:.3f}",
+            "ms, 4,096 rows": f"{answers[4096]:.1f}",
+        }
     return pd.DataFrame(table).T
