@@ -52,8 +52,13 @@ class CensusSource:
         return _data(self, group, variant)
 
     def sums(self) -> str:
-        """The sums of the files, for a row's origin."""
-        return "+".join(value[:12] for _, value in sorted(self.tables().sha256.items()))
+        """The sums of the files, and what was taken of them, for a row's origin."""
+        sums = "+".join(value[:12] for _, value in sorted(self.tables().sha256.items()))
+        if self.simulated:
+            sums += " simulated"
+        if self.train_rows is not None or self.test_rows is not None:
+            sums += f" {self.train_rows or 'all'}+{self.test_rows or 'all'} rows"
+        return sums
 
 
 @lru_cache(maxsize=1)
