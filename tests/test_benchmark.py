@@ -35,7 +35,7 @@ def test_census_flops_are_those_that_torch_counts(method: str) -> None:
         module(x).sum().backward()
     mixed = 0
     if method in ("OMoE", "MMoE"):  # a product and a sum, which torch does not count
-        mixed = 3 * 2 * 64 * settings["experts"] * settings["units"] * (2 if method == "MMoE" else 1)
+        mixed = int(3 * 2 * 64 * settings["experts"] * settings["units"] * (2 if method == "MMoE" else 1))
     # Torch also counts S x_3 U3, which a batch needs once: less than a hundredth.
     assert training_flops(contender) == pytest.approx(counter.get_total_flops() + mixed, rel=0.01)
 

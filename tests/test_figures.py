@@ -105,6 +105,73 @@ def test_the_same_table_gives_the_same_picture() -> None:
     assert pixels() == pixels()
 
 
+# --- census -----------------------------------------------------------------------------------------
+
+
+def test_a_papers_mean_far_below_all_runs_is_written_and_does_not_stretch_the_axis() -> None:
+    paper = pd.DataFrame(
+        {"model": ["MMoE", "OMoE"], "test_main_auc": [0.92, 0.55], "test_auxiliary_auc": [0.97, 0.97]}
+    )
+    axes = figures.auc_dots(ROWS, PANELS, "A finding", simulated=False, paper=paper).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["paper: 0.5500"]
+    assert axes.get_xlim()[0] > 0.75
+    assert any(line.get_marker() == "D" and line.get_xdata() == [0.92] for line in axes.lines)
+
+
+def test_many_runs_are_all_drawn_and_diverged_ones_left_out() -> None:
+    rows = pd.DataFrame({"model": "MMoE", "test_main_auc": [*np.linspace(0.90, 0.95, 50), np.nan]})
+    axes = figures.auc_dots(rows, {"test_main_auc": "income"}, "A finding", simulated=False).axes[0]
+    assert len(np.asarray(axes.lines[0].get_xdata())) == 50
+
+
+def test_every_trial_is_drawn_and_the_line_is_the_best_trained_to_its_end() -> None:
+    trials = pd.DataFrame(
+        [
+            (model, group, number, state, auc)
+            for model in ("OMoE", "MMoE")
+            for group in ("income", "education")
+            for number, (state, auc) in enumerate(
+                [("complete", 0.90), ("pruned", 0.93), ("complete", 0.92), ("complete", 0.91)]
+            )
+        ],
+        columns=["model", "setting", "seed", "state", "validation_auc"],
+    )
+    figure = figures.trial_dots(trials, "A finding")
+    assert len(figure.axes) == 4
+    stopped, ended, best = figure.axes[0].lines
+    assert list(np.asarray(stopped.get_xdata())) == [1]
+    assert list(np.asarray(ended.get_xdata())) == [0, 2, 3]
+    lowest = np.quantile([0.90, 0.93, 0.92, 0.91] * 2, 0.15)  # a worse trial lies on the lower edge
+    assert np.asarray(best.get_ydata()) == pytest.approx([lowest, lowest, 0.92, 0.92])
+
+
+def test_changes_are_drawn_at_their_points_beside_the_zero_line() -> None:
+    table = pd.DataFrame(
+        {
+            "change": ["batch 256", "education kept"] * 2,
+            "model": ["Shared-Bottom"] * 2 + ["MMoE"] * 2,
+            "points": [0.1, 1.0, -0.1, 0.9],
+            "low": [0.0, 0.9, -0.2, 0.8],
+            "high": [0.2, 1.1, 0.0, 1.0],
+        }
+    )
+    axes = figures.change_dots({"income": table}, "A finding").axes[0]
+    zero, *rest = axes.lines
+    assert list(np.asarray(zero.get_xdata())) == [0, 0]
+    drawn = [list(np.asarray(line.get_xdata())) for line in rest]
+    assert [0.1, 1.0] in drawn
+    assert [-0.1, 0.9] in drawn
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["batch 256", "education kept"]
+
+
+def test_all_seven_methods_can_be_drawn() -> None:
+    methods = [name for name in figures.COLOURS if name != "paper"]
+    assert len(methods) == 7
+    figure = figures.architectures("A finding", models=methods, columns=4)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [*methods, ""]
+    assert len(set(figures.COLOURS.values())) == 8
+
+
 # --- the synthetic study -----------------------------------------------------------------------------
 
 

@@ -99,7 +99,7 @@ def auc_dots(
                 values = rows.loc[rows["model"] == model, column].dropna()
                 mean, low, high = mean_interval(values)
                 colour = COLOURS[model]
-                spread = np.resize([0.0, 0.06, -0.06, 0.03, -0.03], len(values)) if many else 0.0
+                spread = np.resize([0.0, 0.06, -0.06, 0.03, -0.03] if many else [0.0], len(values))
                 place.plot(
                     values, index - 0.2 + spread, ".", color=colour, alpha=0.25 if many else 0.5, ms=3 if many else 5
                 )  # fmt: skip
