@@ -12,7 +12,7 @@ import torch
 
 from mmoe_lib.models import TensorFactorization
 from mmoe_lib.presets import PRESETS
-from mmoe_lib.study import Cell, census, references
+from mmoe_lib.study import Cell, census, references, tuning
 from mmoe_lib.study.__main__ import main
 from mmoe_lib.study.census import CensusSource, Choices, Chosen
 from mmoe_lib.study.search_space import METHODS, SEARCH_SPACE, read_settings, settings_text
@@ -217,3 +217,56 @@ def test_missing_data_are_never_replaced_by_the_stand_in(
     assert main(["census", "--results", str(tmp_path / "results")]) == 1
     assert "which is not a folder" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+@pytest.fixture
+def small_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command on the stand-in, with the fewest trials and runs and two cells of every other file."""
+    tiny = replace(
+        PRESETS["smoke"],
+        census_trials=1,
+        census_tuning_runs=1,
+        census_tuning_epochs=1,
+        census_seeds=2,
+        census_chunk=1,
+        census_choice_runs=1,
+    )
+    command = "mmoe_lib.study.__main__"
+    monkeypatch.setattr(f"{command}.preset", lambda name: tiny)
+    source = CensusSource(train_rows=1_500, test_rows=800, simulated=True)
+    monkeypatch.setattr(f"{command}._census_source", lambda chosen: source)
+    for module, name in ((census, "choice_cells"), (census, "tucker_cells"), (references, "reference_cells")):
+        whole = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, whole=whole: whole(*given)[:2])
+
+
+@pytest.mark.usefixtures("small_command")
+def test_the_command_tunes_then_fills_every_file_and_does_nothing_the_second_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ["census", "--preset", "smoke", "--workers", "1", "--results", str(tmp_path)]
+    assert main([*folder, "--status"]) == 0
+    assert "census_tuning.csv: 0 of 14 methods tuned, preset smoke" in capsys.readouterr().out
+
+    assert main(folder) == 0
+    files = {path.stem: path.read_text() for path in tmp_path.glob("*.csv")}
+    assert set(files) == {
+        "census_tuning", "census_choices", "census_tucker", "census_references", "census",
+    }  # fmt: skip
+    rows = pd.read_csv(tmp_path / "census.csv")
+    assert len(rows) == 2 * len(METHODS) * len(GROUPS)
+    assert rows["data"].str.contains("simulated").all()  # a row says what it was trained on
+    trials = tuning.best_settings(pd.read_csv(tmp_path / "census_tuning.csv"))
+    for (method, group), best in trials.items():
+        same = rows[(rows["model"] == method) & (rows["setting"] == group)]
+        assert set(same["learning_rate"]) == {best.learning_rate}
+        assert set(same["settings"]) == {best.settings}
+        assert set(same["epochs"]) == {best.epochs}
+
+    assert main(folder) == 0
+    assert {path.stem: path.read_text() for path in tmp_path.glob("*.csv")} == files
+    capsys.readouterr()
+    assert main([*folder, "--status"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "census_tuning.csv: 14 of 14 methods tuned, preset smoke"
+    assert told[-1] == "census.csv: 28 of 28 runs, preset smoke"
