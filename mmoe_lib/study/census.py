@@ -15,7 +15,7 @@ from mmoe_lib.models import TuckerLayer
 from mmoe_lib.models.sizes import ModelBuilder
 from mmoe_lib.presets import Preset
 from mmoe_lib.study.cells import Cell
-from mmoe_lib.study.search_space import METHODS, SEARCH_SPACE, build, read_settings, settings_text
+from mmoe_lib.study.search_space import METHODS, SEARCH_SPACE, build, largest, read_settings, settings_text
 from mmoe_lib.tasks.census import GROUPS, CensusData, CensusTables, load
 from mmoe_lib.tasks.census_variants import AS_IN_THE_STUDY, encode_variant
 from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, binary_cross_entropy, train
@@ -333,7 +333,7 @@ CHOICES: Mapping[str, Mapping[str, str | float]] = {
     "batch 256": {"batch_size": 256},
     "batch 4096": {"batch_size": 4096},
     "two layers": {"depth": 2},
-    "8 x the units": {"units": 8},
+    "4 x the units": {"units": 4},
     "2 x the epochs": {"epochs": 2},
     "money on a plain scale": {"variant": "money on a plain scale"},
     "numbers standardised": {"variant": "numbers standardised"},
@@ -390,10 +390,10 @@ def choice_cells(preset: Preset, chosen: Settings) -> list[Cell]:
 
 def _alike(method: str, group: str, preset: Preset, seeds: Sequence[int]) -> Cell:
     """The largest model of the search space, one rate and number of epochs for all, the weakest penalty: no tuning."""
-    largest = {
-        tuned.name: tuned.low if tuned.name == "alpha" else tuned.high for tuned in SEARCH_SPACE[method]
-    }
-    same = Chosen(method, group, ALIKE_RATE, preset.census_tuning_epochs, settings_text(largest))
+    weakest = {tuned.name: tuned.low for tuned in SEARCH_SPACE[method] if tuned.name == "alpha"}
+    same = Chosen(
+        method, group, ALIKE_RATE, preset.census_tuning_epochs, settings_text(largest(method) | weakest)
+    )
     return _cell(method, f"{group}: {ALIKE}", same, seeds)
 
 

@@ -9,6 +9,7 @@ inputs, at most 128 d multiply-adds. `data/results/census_choices.csv` shows wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -145,6 +146,14 @@ def layer_units(method: str, settings: Settings) -> int:
     """Hidden units of the method's widest layer, over all tasks' networks or experts."""
     copies = {"Shared-Bottom": 1, "OMoE": settings.get("experts", 1), "MMoE": settings.get("experts", 1)}
     return int(settings["units"] * copies.get(method, TASKS))
+
+
+def largest(method: str) -> dict[str, int | float]:
+    """The largest model of a method's search space; alpha, which is no size, in the middle of its range."""
+    return {
+        tuned.name: float(f"{math.sqrt(tuned.low * tuned.high):.1g}") if tuned.name == "alpha" else tuned.high
+        for tuned in SEARCH_SPACE[method]
+    }
 
 
 def settings_text(settings: Settings) -> str:

@@ -30,6 +30,7 @@ from mmoe_lib.training import DivergedError
 
 SOURCE = CensusSource(train_rows=3_000, test_rows=1_000, simulated=True)
 TINY = replace(PRESETS["smoke"], census_trials=3, census_tuning_runs=2, census_tuning_epochs=3)
+ALL = 3 + len(tuning.FIXED_RATES)
 PAIR = Pair("Shared-Bottom", "income")
 ORIGIN = Origin("abc", "python -m mmoe_lib.study census", "smoke", "cpu", "2", "simulated")
 
@@ -89,19 +90,31 @@ def test_the_table_of_the_search_space_names_every_method_and_setting() -> None:
     assert all((method, "learning_rate") in table.index for method in METHODS)
 
 
-def test_trials_go_on_where_they_stopped_and_are_those_of_an_undisturbed_study(tmp_path: Path) -> None:
+def test_trials_go_on_where_they_stopped_and_are_those_of_an_undisturbed_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = tune(PAIR, TINY, SOURCE, tmp_path / "whole.journal").drop(columns="seconds")
-    assert list(whole["seed"]) == [0, 1, 2]
+    assert list(whole["seed"]) == list(range(ALL))
     assert whole["validation_auc"].between(0.4, 1).all()
 
     stopped = tmp_path / "stopped.journal"
+    monkeypatch.setattr(tuning, "FIXED_RATES", ())
     tune(PAIR, replace(TINY, census_trials=1), SOURCE, stopped)
+    monkeypatch.undo()
     study = tuning._open(PAIR, TINY, SOURCE, stopped)
     study.ask()  # a trial that was under way when the study was killed
     resumed = tune(PAIR, TINY, SOURCE, stopped).drop(columns="seconds")
     pd.testing.assert_frame_equal(whole, resumed)
     again = tune(PAIR, TINY, SOURCE, stopped).drop(columns="seconds")  # nothing left to do
     pd.testing.assert_frame_equal(whole, again)
+
+
+def test_the_last_trials_are_the_largest_model_at_fixed_rates(tmp_path: Path) -> None:
+    rows = tune(Pair("L2-Constrained", "income"), TINY, SOURCE, tmp_path / "a.journal")
+    fixed = rows.iloc[TINY.census_trials :]
+    assert tuple(fixed["learning_rate"]) == tuning.FIXED_RATES
+    assert set(fixed["settings"]) == {"units=64 alpha=0.0003"}
+    assert "pruned" not in set(fixed["state"])
 
 
 def test_validation_auc_and_epochs_are_those_of_the_best_epoch(tmp_path: Path) -> None:
@@ -138,8 +151,8 @@ def test_a_trial_that_diverges_is_recorded_and_never_best(
     original = census.train_runs
     monkeypatch.setattr(tuning, "train_runs", train_runs)
     rows = tune(PAIR, TINY, SOURCE, tmp_path / "a.journal")
-    assert list(rows["state"]) == ["complete", "diverged", "complete"]
-    assert rows["validation_auc"].isna().tolist() == [False, True, False]
+    assert list(rows["state"][:3]) == ["complete", "diverged", "complete"]
+    assert rows["validation_auc"].isna().tolist() == [number == 1 for number in range(ALL)]
     best = best_settings(rows)["Shared-Bottom", "income"]
     assert best.settings != rows.loc[1, "settings"]
     with pytest.raises(ValueError, match="no trial was trained to its end"):
@@ -173,7 +186,7 @@ def test_all_pairs_are_tuned_once_and_stand_in_the_order_of_the_tables(
     def made_up(pair: Pair, *, preset: object, **options: object) -> pd.DataFrame:
         asked.append(pair)
         row = {"model": pair.method, "setting": pair.group, "learning_rate": 0.1}
-        return pd.DataFrame([{**row, "seed": n, "seconds": 1.0} for n in range(TINY.census_trials)])
+        return pd.DataFrame([{**row, "seed": n, "seconds": 1.0} for n in range(ALL)])
 
     path = tmp_path / "trials.csv"
     there = tuning.PAIRS[-1]
@@ -189,6 +202,13 @@ def test_all_pairs_are_tuned_once_and_stand_in_the_order_of_the_tables(
     assert waiting_pairs(rows, TINY) == []
     assert tune_all(TINY, SOURCE, path, tmp_path / "a.journal", ORIGIN, progress=False).equals(rows)
     assert waiting_pairs(rows.iloc[:-1], TINY) == [there]
+
+    # A trial that the file lacks is added; the others keep the origin they have.
+    rows.iloc[:-1].to_csv(path, index=False)
+    later = tune_all(
+        TINY, SOURCE, path, tmp_path / "a.journal", replace(ORIGIN, commit="def"), progress=False
+    )
+    assert list(later["commit"]) == ["abc"] * (len(rows) - 1) + ["def"]
 
 
 def test_the_storage_lies_with_the_downloads_or_beside_other_results(tmp_path: Path) -> None:
