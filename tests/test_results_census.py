@@ -10,6 +10,7 @@ from scipy import stats
 from mmoe_lib.claims import claim_9
 from mmoe_lib.results import (
     alike_table,
+    alpha_table,
     census_best,
     census_order,
     census_paper,
@@ -240,3 +241,17 @@ def test_cost_table_divides_the_steps_of_a_run_by_the_speed() -> None:
     )
     row = cost_table(benchmark, {"MMoE": 1_000}).loc["MMoE"]
     assert list(row) == ["20.0", "5.0", "4.0", "0.50", "0.250", "8.0"]
+
+
+def test_alpha_table_has_a_row_an_alpha_and_a_column_a_group() -> None:
+    rows = pd.DataFrame(
+        {
+            "setting": ["income: alpha = 0"] * 2 + ["income: alpha = 1e-05"] * 2 + ["education: alpha = 0"] * 2
+            + ["income: batch 256"],
+            "test_main_auc": [0.940, 0.942, 0.943, 0.943, 0.89, 0.88, 0.1],
+        }
+    )  # fmt: skip
+    table = alpha_table(rows)
+    assert list(table.index) == ["0", "1e-05"]
+    assert table.loc["0", "income"] == show_interval(*mean_interval([0.940, 0.942]))
+    assert table.loc["0", "education"] == show_interval(*mean_interval([0.89, 0.88]))

@@ -3,6 +3,7 @@
 from mmoe_lib.results.census import (
     CENSUS_METRICS,
     alike_table,
+    alpha_table,
     census_best,
     census_order,
     census_paper,
@@ -42,6 +43,7 @@ __all__ = [
     "HUMP_NAMES",
     "SMALL_SAMPLE",
     "alike_table",
+    "alpha_table",
     "census_best",
     "census_order",
     "census_paper",

@@ -287,3 +287,20 @@ def cost_table(benchmark: pd.DataFrame, steps: Mapping[str, int]) -> pd.DataFram
             "ms, 4,096 rows": f"{answers[4096]:.1f}",
         }
     return pd.DataFrame(table).T
+
+
+def alpha_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean test AUC of L2-Constrained with 95 % intervals for several strengths of its pull, both groups.
+
+    Args:
+        rows: Rows of `data/results/census_choices.csv`, with settings such as "income: alpha = 0.001".
+    """
+    parts = rows["setting"].str.extract(r"^(?P<group>\w+): alpha = (?P<alpha>.+)$").dropna()
+    table: dict[str, dict[str, str | int]] = {}
+    for group, alpha in parts.drop_duplicates().itertuples(index=False, name=None):
+        same = parts.index[(parts["group"] == group) & (parts["alpha"] == alpha)]
+        sample = rows.loc[same, "test_main_auc"].dropna()
+        table.setdefault(alpha, {"runs": len(sample)})[group] = show_interval(*mean_interval(sample))
+    found = pd.DataFrame(table).T
+    found.index.name = "alpha"
+    return found

@@ -341,6 +341,9 @@ CHOICES: Mapping[str, Mapping[str, str | float]] = {
 }
 """What the paper leaves open, changed one at a time; numbers of units and epochs are factors."""
 
+ALPHAS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
+"""What L2-Constrained's pull is set to, all else as tuned: how much of its result is the pull?"""
+
 ALIKE = "all methods alike"
 ALIKE_RATE = 2e-3
 

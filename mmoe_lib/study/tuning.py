@@ -52,8 +52,7 @@ RANDOM_TRIALS = 10
 FIXED_RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 """Learning rates that every method also tries at the largest size of its search space, as its last trials.
 
-The search alone left some methods far from settings that others had found good: with sixty trials of two runs, where it
-looks is luck to a good part.
+A check on the search: sixty trials of two runs could miss what is plainly there, and the method would be blamed for it.
 """
 
 PATIENCE = 2
@@ -190,10 +189,7 @@ def tune(
             _one_trial(study, number, pair, preset, data, device)
             bar.update(1)
     return pd.DataFrame(
-        [
-            _row(pair, number, trial, preset)
-            for number, trial in enumerate(_ended(study)[: trials_of(preset)])
-        ]
+        [_row(pair, number, trial, preset) for number, trial in enumerate(_ended(study)[: trials_of(preset)])]
     )
 
 
