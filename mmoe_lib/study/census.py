@@ -387,6 +387,12 @@ def choice_cells(preset: Preset, chosen: Settings) -> list[Cell]:
             for method in COMPARED:
                 setting = chosen[method, group]
                 cells.append(_cell(method, f"{group}: {name}", setting, seeds, variant=name))
+        pulled = chosen["L2-Constrained", group]
+        for alpha in ALPHAS:
+            settings = settings_text(read_settings(pulled.settings) | {"alpha": alpha})
+            cells.append(
+                _cell(pulled.method, f"{group}: alpha = {alpha:g}", pulled, seeds, settings=settings)
+            )
         cells += [_alike(method, group, preset, range(2 * preset.census_choice_runs)) for method in METHODS]
     return cells
 
