@@ -25,8 +25,7 @@ class Preset:
         census_tuning_epochs: Passes over the training rows at most.
         census_seeds: Runs a method on Census-Income.
         census_chunk: Runs trained as one computation in a process of the study; on a GPU all are.
-        census_choice_runs: Runs a setting where choices and traps are measured, and twice as many with all methods
-            alike.
+        census_choice_runs: Runs a setting where choices and traps are measured.
         census_train_rows: Random rows of the training file; None for all 199,523.
         census_test_rows: Random rows of the test file, before it is halved; None for all 99,762.
         census_epochs: Passes over the training rows in the chapter.

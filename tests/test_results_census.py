@@ -9,7 +9,6 @@ from scipy import stats
 
 from mmoe_lib.claims import claim_9
 from mmoe_lib.results import (
-    alike_table,
     alpha_table,
     census_best,
     census_order,
@@ -212,20 +211,6 @@ def test_claim_9_needs_every_method() -> None:
     rows = pd.concat([runs(papers_order("income")), runs({"MMoE": 0.88}, "education")])
     with pytest.raises(ValueError, match="expected some of every method"):
         claim_9(rows)
-
-
-def test_alike_table_compares_with_the_best_mean_of_the_group() -> None:
-    rows = pd.DataFrame(
-        {
-            "model": ["MMoE", "MMoE", "OMoE", "OMoE"] * 2,
-            "setting": ["income: all methods alike"] * 4 + ["education: all methods alike"] * 4,
-            "test_main_auc": [0.940, 0.942, 0.943, 0.943, 0.90, 0.90, 0.88, 0.88],
-        }
-    )
-    table = alike_table(rows)
-    assert table.loc["MMoE", "income"] == show_interval(*mean_interval([0.940, 0.942]))
-    assert list(table["income: points below the best"]) == ["0.20", "0.00"]
-    assert list(table["education: points below the best"]) == ["0.00", "2.00"]
 
 
 def test_cost_table_divides_the_steps_of_a_run_by_the_speed() -> None:

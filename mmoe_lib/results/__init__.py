@@ -2,7 +2,6 @@
 
 from mmoe_lib.results.census import (
     CENSUS_METRICS,
-    alike_table,
     alpha_table,
     census_best,
     census_order,
@@ -42,7 +41,6 @@ __all__ = [
     "HUMPS",
     "HUMP_NAMES",
     "SMALL_SAMPLE",
-    "alike_table",
     "alpha_table",
     "census_best",
     "census_order",

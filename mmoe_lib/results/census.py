@@ -6,7 +6,7 @@ Differences are in AUC points: hundredths, so that 0.9410 lies 0.02 points above
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -190,7 +190,6 @@ def changes_table(
     rows: pd.DataFrame,
     group: str,
     baseline: str = "as in the study",
-    leave_out: Sequence[str] = ("all methods alike",),
 ) -> pd.DataFrame:
     """How many AUC points each change moves the main task, a row a change, a column a method.
 
@@ -198,7 +197,6 @@ def changes_table(
         rows: Rows of `data/results/census_choices.csv`, with settings such as "income: batch 256".
         group: "income" or "education".
         baseline: What the changes are compared with.
-        leave_out: Settings that are no change of one thing.
 
     Returns:
         Long form: change, model, points, low, high (Welch's 95 % interval), runs, diverged.
@@ -210,7 +208,7 @@ def changes_table(
         points = 100 * of_group.loc[of_group["model"] == model, "test_main_auc"]
         base = points[change == baseline].dropna()
         for name in dict.fromkeys(change):
-            if name in (baseline, *leave_out):
+            if name == baseline or name not in set(change[of_group["model"] == model]):
                 continue
             sample = points[change == name]
             trained = sample.dropna()
@@ -233,32 +231,6 @@ def tucker_table(rows: pd.DataFrame) -> pd.DataFrame:
             sample = runs[value]
             text = f"{sample.mean():.4f} ({sample.min():.4f} to {sample.max():.4f})"
             table.setdefault(name, {})[title] = text
-    return pd.DataFrame(table).T
-
-
-def alike_table(rows: pd.DataFrame, name: str = "all methods alike") -> pd.DataFrame:
-    """Means with 95 % intervals of both groups when all methods were given the same, a row a method.
-
-    Args:
-        rows: Rows of `data/results/census_choices.csv`.
-        name: Of the setting.
-
-    Returns:
-        Columns: runs, and by group the main task's test AUC and how many AUC points it lies below the best mean.
-    """
-    table: dict[str, dict[str, str | int]] = {}
-    for group in _PAPER:
-        of_group = rows[rows["setting"] == f"{group}: {name}"]
-        values = {
-            str(model): of_group.loc[of_group["model"] == model, "test_main_auc"].dropna()
-            for model in dict.fromkeys(of_group["model"])
-        }
-        best = max(sample.mean() for sample in values.values())
-        for model, sample in values.items():
-            row = table.setdefault(model, {})
-            row["runs"] = len(sample)
-            row[group] = show_interval(*mean_interval(sample))
-            row[f"{group}: points below the best"] = f"{100 * (best - sample.mean()):.2f}"
     return pd.DataFrame(table).T
 
 

@@ -15,7 +15,7 @@ from mmoe_lib.models import TuckerLayer
 from mmoe_lib.models.sizes import ModelBuilder
 from mmoe_lib.presets import Preset
 from mmoe_lib.study.cells import Cell
-from mmoe_lib.study.search_space import METHODS, SEARCH_SPACE, build, largest, read_settings, settings_text
+from mmoe_lib.study.search_space import METHODS, build, read_settings, settings_text
 from mmoe_lib.tasks.census import GROUPS, CensusData, CensusTables, load
 from mmoe_lib.tasks.census_variants import AS_IN_THE_STUDY, encode_variant
 from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, binary_cross_entropy, train
@@ -344,9 +344,6 @@ CHOICES: Mapping[str, Mapping[str, str | float]] = {
 ALPHAS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
 """What L2-Constrained's pull is set to, all else as tuned: how much of its result is the pull?"""
 
-ALIKE = "all methods alike"
-ALIKE_RATE = 2e-3
-
 TRAPS: Mapping[str, tuple[str, ...]] = {
     "income": (
         "education kept",
@@ -393,17 +390,7 @@ def choice_cells(preset: Preset, chosen: Settings) -> list[Cell]:
             cells.append(
                 _cell(pulled.method, f"{group}: alpha = {alpha:g}", pulled, seeds, settings=settings)
             )
-        cells += [_alike(method, group, preset, range(2 * preset.census_choice_runs)) for method in METHODS]
     return cells
-
-
-def _alike(method: str, group: str, preset: Preset, seeds: Sequence[int]) -> Cell:
-    """The largest model of the search space, one rate and number of epochs for all, the weakest penalty: no tuning."""
-    weakest = {tuned.name: tuned.low for tuned in SEARCH_SPACE[method] if tuned.name == "alpha"}
-    same = Chosen(
-        method, group, ALIKE_RATE, preset.census_tuning_epochs, settings_text(largest(method) | weakest)
-    )
-    return _cell(method, f"{group}: {ALIKE}", same, seeds)
 
 
 def tucker_cells(preset: Preset, chosen: Settings) -> list[Cell]:
