@@ -386,10 +386,8 @@ def choice_cells(preset: Preset, chosen: Settings) -> list[Cell]:
                 cells.append(_cell(method, f"{group}: {name}", setting, seeds, variant=name))
         pulled = chosen["L2-Constrained", group]
         for alpha in ALPHAS:
-            settings = settings_text(read_settings(pulled.settings) | {"alpha": alpha})
-            cells.append(
-                _cell(pulled.method, f"{group}: alpha = {alpha:g}", pulled, seeds, settings=settings)
-            )
+            text = settings_text(read_settings(pulled.settings) | {"alpha": alpha})
+            cells.append(_cell(pulled.method, f"{group}: alpha = {alpha:g}", pulled, seeds, settings=text))
     return cells
 
 
