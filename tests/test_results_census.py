@@ -216,7 +216,7 @@ def test_claim_9_needs_every_method() -> None:
 def test_cost_table_divides_the_steps_of_a_run_by_the_speed() -> None:
     benchmark = pd.DataFrame(
         {
-            "kind": ["plain loop", "ensemble", "inference", "inference"],
+            "kind": ["plain loop", "ensemble, eager", "inference", "inference"],
             "model": "MMoE",
             "batch": [1024, 1024, 1, 4096],
             "per_second": [50.0, 200.0, 1.0, 1.0],

@@ -248,7 +248,8 @@ def cost_table(benchmark: pd.DataFrame, steps: Mapping[str, int]) -> pd.DataFram
     table: dict[str, dict[str, str]] = {}
     for method, number in steps.items():
         rows = benchmark[benchmark["model"] == method]
-        plain, many = (rows[rows["kind"] == kind].iloc[0] for kind in ("plain loop", "ensemble"))
+        plain = rows[rows["kind"] == "plain loop"].iloc[0]
+        many = rows[rows["kind"].str.startswith("ensemble")].iloc[0]
         answers = rows[rows["kind"] == "inference"].set_index("batch")["p50_ms"]
         table[method] = {
             "s a run, plain loop": f"{number / plain['per_second']:.1f}",
