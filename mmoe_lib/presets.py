@@ -54,34 +54,34 @@ class Preset:
     correlation_repeats: int
 
 
+# fmt: off
+_COUNTS: dict[str, tuple[int | None, int | None, int | None]] = {
+    # count                    smoke    laptop    paper
+    "label_correlation_trials": (10,    100,      100),
+    "synthetic_runs":           (8,     24,       200),
+    "synthetic_steps":          (1_500, 15_000,   60_000),
+    "synthetic_batch_size":     (32,    32,       32),
+    "synthetic_chunk":          (4,     12,       20),
+    "synthetic_tuning_runs":    (4,     4,        8),
+    "synthetic_tuning_steps":   (1_500, 15_000,   60_000),
+    "synthetic_choice_runs":    (4,     4,        12),
+    "synthetic_choice_steps":   (500,   5_000,    30_000),
+    "census_trials":            (4,     12,       60),
+    "census_tuning_runs":       (2,     2,        2),
+    "census_tuning_epochs":     (3,     6,        6),
+    "census_seeds":             (4,     8,        400),
+    "census_chunk":             (4,     8,        10),
+    "census_choice_runs":       (2,     4,        8),
+    "census_train_rows":        (20_000, None,    None),
+    "census_test_rows":         (10_000, None,    None),
+    "census_epochs":            (10,    4,        6),
+    "correlation_repeats":      (50,    200,      1_000),
+}
+# fmt: on
+
 PRESETS = {
-    preset.name: preset
-    for preset in (
-        Preset("smoke", 10, 8, 1_500, 32, 4, 4, 1_500, 4, 500, 4, 2, 3, 4, 4, 2, 20_000, 10_000, 10, 50),
-        Preset("laptop", 100, 24, 15_000, 32, 12, 4, 15_000, 4, 5_000, 12, 2, 6, 8, 8, 4, None, None, 4, 200),
-        Preset(
-            "paper",
-            100,
-            200,
-            60_000,
-            32,
-            20,
-            8,
-            60_000,
-            12,
-            30_000,
-            60,
-            2,
-            6,
-            400,
-            20,
-            8,
-            None,
-            None,
-            20,
-            1_000,
-        ),
-    )
+    name: Preset(name, **{count: values[column] for count, values in _COUNTS.items()})  # type: ignore[arg-type]
+    for column, name in enumerate(("smoke", "laptop", "paper"))
 }
 
 
