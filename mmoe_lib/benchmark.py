@@ -399,7 +399,7 @@ def _with_ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             row[name] = row["per_second"] / other if trains else math.nan
         flops = 1.0 if row["kind"] == "matmul peak" else math.nan
         if trains:
-            contender = Contender(**{column.name: row[column.name] for column in fields(Contender)})
+            contender = Contender(**{f.name: row[f.name] for f in fields(Contender) if f.name in row})
             flops = training_flops(contender) / contender.processes
         row["gflops"] = row["per_second"] * flops / 1e9
         row["peak_share"] = row["per_second"] * flops / peak
