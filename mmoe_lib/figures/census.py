@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from mmoe_lib.figures.style import COLOURS, MARKERS, WIDTH, finish, theme
 from mmoe_lib.results import mean_interval
@@ -201,7 +201,8 @@ def change_dots(changes: Mapping[str, pd.DataFrame], finding: str) -> Figure:
             place.set_xscale("symlog", linthresh=0.1)
             place.set(title=f"group “{group}”", xlabel="AUC points (1/100) against the study")
             place.set(yticks=range(len(names)), yticklabels=names)
-            place.tick_params(axis="x", labelrotation=45)
+            place.xaxis.set_major_locator(FixedLocator([-10, -1, -0.1, 0, 0.1, 1, 10]))
+            place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes[0][0].invert_yaxis()
         axes[0][-1].legend(loc="best")
         return finish(figure, finding)
