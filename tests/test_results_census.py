@@ -10,6 +10,7 @@ from scipy import stats
 from mmoe_lib.claims import claim_9
 from mmoe_lib.results import (
     alpha_table,
+    balanced,
     census_best,
     census_order,
     census_paper,
@@ -240,3 +241,19 @@ def test_alpha_table_has_a_row_an_alpha_and_a_column_a_group() -> None:
     assert list(table.index) == ["0", "1e-05"]
     assert table.loc["0", "income"] == show_interval(*mean_interval([0.940, 0.942]))
     assert table.loc["0", "education"] == show_interval(*mean_interval([0.89, 0.88]))
+
+
+def test_balanced_keeps_the_seeds_that_every_method_has_on_every_group() -> None:
+    rows = pd.DataFrame(
+        [
+            (model, group, seed)
+            for model, seeds in (("MMoE", range(4)), ("OMoE", range(3)))
+            for group in ("income", "education")
+            for seed in seeds
+            if (model, group, seed) != ("OMoE", "income", 1)
+        ],
+        columns=["model", "setting", "seed"],
+    )
+    kept = balanced(rows)
+    assert sorted(set(kept["seed"])) == [0, 2]
+    assert len(kept) == 2 * 2 * 2

@@ -232,7 +232,7 @@ def gate_use(
                 place.fill_between(mean.index, low, high, color=colour, alpha=0.18, lw=0)
             most = int(use.loc[use[by] == value, "rank"].max())
             place.set(title=title, xlabel="expert, ranked", xticks=sorted({1, (most + 1) // 2, most}))
-            place.set_ylim(0, max(0.4, 1.1 * float(use["weight"].quantile(0.98))))
+            place.set_ylim(0, 0.4 if by == "task_correlation" else None)
         axes[0].set_ylabel("mean gate weight")
         axes[0].legend(loc="upper center")
         data = [distances.loc[distances[by] == value, "gate_distance"] for value in values]

@@ -3,6 +3,7 @@
 from mmoe_lib.results.census import (
     CENSUS_METRICS,
     alpha_table,
+    balanced,
     census_best,
     census_order,
     census_paper,
@@ -42,6 +43,7 @@ __all__ = [
     "HUMP_NAMES",
     "SMALL_SAMPLE",
     "alpha_table",
+    "balanced",
     "census_best",
     "census_order",
     "census_paper",

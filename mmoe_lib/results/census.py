@@ -44,6 +44,16 @@ def census_paper(group: str, *, best: bool = False) -> pd.DataFrame:
     return read_paper(table)[["model", *names]].rename(columns=names)
 
 
+def balanced(rows: pd.DataFrame) -> pd.DataFrame:
+    """The runs whose seeds every method has on every group, so that all means are of as many runs.
+
+    While a study is under way some methods are a chunk ahead.
+    """
+    pairs = rows[["model", "setting"]].drop_duplicates()
+    runs = rows.groupby("seed")["model"].transform("size")
+    return rows[runs == len(pairs)].reset_index(drop=True)
+
+
 def _trained(rows: pd.DataFrame, group: str) -> pd.DataFrame:
     """The runs of a group that did not diverge.
 
