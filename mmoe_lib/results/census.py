@@ -193,7 +193,7 @@ def census_order(
         },
         index=pd.Index(models, name="method"),
     )
-    return table.sort_values("mean", ascending=False, kind="stable")
+    return table.sort_values("rank", kind="stable")
 
 
 def changes_table(
