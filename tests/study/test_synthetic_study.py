@@ -256,7 +256,7 @@ def test_the_command_runs_lists_and_runs_again_without_change(
     assert main([*command, "--status"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "synthetic_tuning.csv: 0 of 27 runs, preset smoke"
-    assert told[1] == "the other files are listed when tuning has chosen the learning rates"
+    assert told[1] == "the other files are listed when tuning has chosen the settings"
     assert not list(tmp_path.iterdir())
     assert main(command) == 0
     assert main([*command, "--status"]) == 0
