@@ -1,7 +1,6 @@
 """Read the paper's numbers and ours, say how sure they are, and put them side by side."""
 
 from mmoe_lib.results.census import (
-    CENSUS_METRICS,
     alpha_table,
     balanced,
     census_best,
@@ -38,7 +37,6 @@ from mmoe_lib.results.synthetic import (
 )
 
 __all__ = [
-    "CENSUS_METRICS",
     "HUMPS",
     "HUMP_NAMES",
     "SMALL_SAMPLE",

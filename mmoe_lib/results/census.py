@@ -15,8 +15,6 @@ from scipy import stats
 from mmoe_lib.results.intervals import difference_interval, holm, mean_interval, show_interval
 from mmoe_lib.results.reading import read_paper
 
-CENSUS_METRICS = {"test_main_auc": "main task", "test_auxiliary_auc": "never married"}
-
 _PAPER = {
     "income": ("table1_census_income", "income_auc_mean", "income_auc_best", "marital_auc_at_best_income"),
     "education": (
@@ -63,7 +61,7 @@ def _trained(rows: pd.DataFrame, group: str) -> pd.DataFrame:
     chosen = rows[rows["setting"] == group]
     if chosen.empty:
         raise ValueError(f"there are no rows of group {group!r}, expected some: run the study first")
-    return chosen.dropna(subset=list(CENSUS_METRICS))
+    return chosen.dropna(subset=["test_main_auc", "test_auxiliary_auc"])
 
 
 def census_table(rows: pd.DataFrame, group: str) -> pd.DataFrame:
@@ -201,7 +199,7 @@ def changes_table(
     group: str,
     baseline: str = "as in the study",
 ) -> pd.DataFrame:
-    """How many AUC points each change moves the main task, a row a change, a column a method.
+    """How many AUC points each change moves the main task, a row a change and method.
 
     Args:
         rows: Rows of `data/results/census_choices.csv`, with settings such as "income: batch 256".
@@ -209,7 +207,7 @@ def changes_table(
         baseline: What the changes are compared with.
 
     Returns:
-        Long form: change, model, points, low, high (Welch's 95 % interval), runs, diverged.
+        Columns change, model, points, low, high (Welch's 95 % interval), runs, diverged.
     """
     found = []
     of_group = rows[rows["group"] == group]

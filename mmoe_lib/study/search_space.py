@@ -4,7 +4,7 @@ Section 6.3 lists what the paper tunes: learning rate and number of steps for al
 of each for the mixtures; size and alpha of L2-Constrained; both layer sizes of Cross-Stitch; ranks and size of
 Tensor-Factorization. It states no range but the cap of 2,048 hidden units a layer. The ranges here end at 128
 units over all tasks, so that the largest model of every method computes about as much: in a first layer of d
-inputs, at most 128 d multiply-adds. `data/results/census_choices.csv` shows what larger layers give.
+inputs 128 d multiply-adds, and for the mixtures those of the gates. `data/results/census_choices.csv` shows what larger layers give.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,6 @@ from mmoe_lib.study.search_space import (
     Range,
     build,
     largest,
-    read_settings,
     search_space_table,
     settings_text,
 )
@@ -149,7 +148,7 @@ def _there(rows: pd.DataFrame, pair: Pair, preset: Preset) -> list[int]:
 def _append(path: Path, new: pd.DataFrame) -> None:
     """Add the rows of a pair, in the order of the pairs whichever ended first."""
     rows = pd.concat([read_rows(path), new])
-    keys = {pair: [] for pair in PAIRS}  # type: dict[Pair, list[Cell]]
+    keys: dict[Pair, list[Cell]] = {pair: [] for pair in PAIRS}
     for row in rows.to_dict("records"):
         cell = Cell(row["model"], row["setting"], row["learning_rate"], (row["seed"],))
         keys[Pair(cell.model, cell.setting)].append(cell)
@@ -364,9 +363,3 @@ def best_settings(trials: pd.DataFrame) -> dict[tuple[str, str], Chosen]:
             model, group, float(best["learning_rate"]), int(best["epochs"]), str(best["settings"])
         )
     return chosen
-
-
-def settings_of(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials with a column for each setting, NaN where a method has none."""
-    read: Sequence[dict[str, int | float]] = [read_settings(text) for text in trials["settings"]]
-    return pd.concat([trials, pd.DataFrame(read, index=trials.index)], axis=1)
