@@ -37,8 +37,7 @@ from mmoe_lib.study.search_space import METHODS, build, read_settings
 from mmoe_lib.study.tuning import best_settings
 from mmoe_lib.study.workers import fast_environment
 from mmoe_lib.tasks.synthetic import InputPool, make_labels, stream, task_weights
-from mmoe_lib.training import Ensemble, binary_cross_entropy, epochs, squared_error
-from mmoe_lib.training.adam import Adam
+from mmoe_lib.training import Adam, Ensemble, binary_cross_entropy, epochs, squared_error
 from mmoe_lib.training.ensemble import checked_device
 from mmoe_lib.training.step import Step, fast_step
 
@@ -242,10 +241,10 @@ def _contend(contender: Contender, pipe: Connection) -> None:
             )
             pipe.send(peak)
             return
-        pipe.send(_work_for(work, seconds, contender.device))
+        pipe.send(work_for(work, seconds, contender.device))
 
 
-def _work_for(work: Work, seconds: float, device: str) -> tuple[float, float, float]:
+def work_for(work: Work, seconds: float, device: str) -> tuple[float, float, float]:
     """How much is done a second, and the 50th and 99th percentile of the milliseconds a call takes."""
     done, times = 0, []
     start = before = time.perf_counter()

@@ -2,8 +2,11 @@
 
 from mmoe_lib.models.baselines import SharedBottom, SingleTask
 from mmoe_lib.models.cross_stitch import CrossStitch, CrossStitchUnit
+from mmoe_lib.models.embeddings import Embeddings
+from mmoe_lib.models.gate_dropout import GateDropoutMMoE
 from mmoe_lib.models.l2_constrained import L2Constrained
 from mmoe_lib.models.mixture import MMoE, OMoE
+from mmoe_lib.models.ranking import Ranker
 from mmoe_lib.models.sizes import PAPER_SIZES, count_multiply_adds, count_parameters, paper_model
 from mmoe_lib.models.tensor_factorization import TensorFactorization, TuckerLayer
 
@@ -11,9 +14,12 @@ __all__ = [
     "PAPER_SIZES",
     "CrossStitch",
     "CrossStitchUnit",
+    "Embeddings",
+    "GateDropoutMMoE",
     "L2Constrained",
     "MMoE",
     "OMoE",
+    "Ranker",
     "SharedBottom",
     "SingleTask",
     "TensorFactorization",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmoe_lib.models.layers import FullyConnected, Tower, Towers, check_inputs, check_widths
+from mmoe_lib.models.layers import FullyConnected, Tower, Towers, check_inputs, check_widths, inputs_of_tasks
 
 
 class SingleTask(nn.Module):
@@ -45,9 +45,9 @@ class SingleTask(nn.Module):
             self.networks.append(nn.Sequential(bottom, Tower(bottom.num_outputs, tower_widths, generator)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map inputs (B, d) to outputs (B, K)."""
-        check_inputs(x, self.num_inputs, next(self.parameters()))
-        return torch.stack([network(x) for network in self.networks], dim=-1)
+        """Map inputs (B, d), or (B, K, d) with one of each task's own, to outputs (B, K)."""
+        inputs = inputs_of_tasks(x, self.num_inputs, self.num_tasks, next(self.parameters()))
+        return torch.stack([network(own) for network, own in zip(self.networks, inputs, strict=True)], dim=-1)
 
 
 class SharedBottom(nn.Module):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmoe_lib.models.layers import Towers, check_inputs, check_widths, linear
+from mmoe_lib.models.layers import Towers, check_widths, inputs_of_tasks, linear
 
 
 class CrossStitchUnit(nn.Module):
@@ -85,9 +85,8 @@ class CrossStitch(nn.Module):
         self.towers = Towers(num_tasks, bottom_widths[-1], tower_widths, generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map inputs (B, d) to outputs (B, K)."""
-        check_inputs(x, self.num_inputs, self.stitches[0].alpha)  # type: ignore[arg-type]
-        inputs = [x] * self.num_tasks
+        """Map inputs (B, d), or (B, K, d) with one of each task's own, to outputs (B, K)."""
+        inputs = list(inputs_of_tasks(x, self.num_inputs, self.num_tasks, self.stitches[0].alpha))  # type: ignore[arg-type]
         for layers, stitch in zip(self.layers, self.stitches, strict=True):
             hidden = [torch.relu(layer(own)) for layer, own in zip(layers, inputs, strict=True)]  # type: ignore[call-overload]
             mixed = stitch(torch.stack(hidden, dim=-2))  # (B, K, h)

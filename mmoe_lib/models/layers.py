@@ -33,6 +33,23 @@ def check_inputs(x: Tensor, num_inputs: int, weight: Tensor) -> None:
         raise TypeError(f"input is {x.dtype}, expected {weight.dtype} like the weights: convert one of them")
 
 
+def inputs_of_tasks(x: Tensor, num_inputs: int, num_tasks: int, weight: Tensor) -> tuple[Tensor, ...]:
+    """The (B, d) input of each task's network: x (B, d) itself for all, or x (B, K, d) taken apart.
+
+    Raises:
+        ValueError: If x is neither.
+        TypeError: If x is not of the weights' number type.
+    """
+    if x.dim() == 3 and x.shape[1] != num_tasks:
+        raise ValueError(
+            f"input has shape {tuple(x.shape)}, expected (batch, {num_inputs}) or (batch, {num_tasks}, {num_inputs}): "
+            "give one row for all tasks, or one for each"
+        )
+    own = x.unbind(dim=1) if x.dim() == 3 else (x,) * num_tasks
+    check_inputs(own[0], num_inputs, weight)
+    return own
+
+
 def linear(
     num_inputs: int, num_outputs: int, generator: torch.Generator | None, *, bias: bool = True
 ) -> nn.Linear:

@@ -9,6 +9,7 @@ from torch import nn
 
 from mmoe_lib.models.baselines import SharedBottom, SingleTask
 from mmoe_lib.models.cross_stitch import CrossStitch, CrossStitchUnit
+from mmoe_lib.models.embeddings import Embeddings
 from mmoe_lib.models.mixture import MMoE, OMoE
 from mmoe_lib.models.tensor_factorization import TensorFactorization, TuckerLayer
 
@@ -50,13 +51,19 @@ def count_multiply_adds(model: nn.Module) -> int:
 
     One a weight, one a unit of an expert that a gate mixes, K^2 a unit that a cross-stitch unit mixes, and for a
     Tucker layer its factors in the order in which they are applied. Biases, ReLU and softmax are left out, as is
-    usual, and so is what a batch needs once (S x_3 U3).
+    usual, and so are embeddings, which are looked up, and what a batch needs once (S x_3 U3).
     """
-    special = [module for module in model.modules() if isinstance(module, TuckerLayer | CrossStitchUnit)]
+    apart = TuckerLayer | CrossStitchUnit | Embeddings
+    special = [module for module in model.modules() if isinstance(module, apart)]
     counted_apart = {id(parameter) for module in special for parameter in module.parameters()}
     weights = sum(
         p.numel() for name, p in model.named_parameters() if "bias" not in name and id(p) not in counted_apart
     )
+    return weights + sum(_mixed(part) for part in model.modules())
+
+
+def _mixed(model: nn.Module) -> int:
+    """The multiply-adds of a part that are not one a weight."""
     mixed = 0
     if isinstance(model, OMoE | MMoE):
         mixtures = model.num_tasks if isinstance(model, MMoE) else 1
@@ -70,4 +77,4 @@ def count_multiply_adds(model: nn.Module) -> int:
             # x U1 (all tasks read the same x in the first layer), then the slice, then U2
             mixed += inputs * (1 if number == 0 else tasks)
             mixed += tasks * (layer.core[..., 0].numel() + layer.outputs.numel())  # type: ignore[index, operator]
-    return weights + mixed
+    return mixed

@@ -1,12 +1,15 @@
-"""Many runs of one model as one computation: the ensemble, Adam, losses, minibatches and the loop."""
+"""Many runs of one model as one computation: the ensemble, optimisers, losses, minibatches and the loop."""
 
 from mmoe_lib.training.batches import epochs
 from mmoe_lib.training.ensemble import Ensemble
 from mmoe_lib.training.history import DivergedError, History
 from mmoe_lib.training.loop import TrainingSettings, train
 from mmoe_lib.training.losses import binary_cross_entropy, squared_error
+from mmoe_lib.training.optimisers import SGD, Adam
 
 __all__ = [
+    "SGD",
+    "Adam",
     "DivergedError",
     "Ensemble",
     "History",

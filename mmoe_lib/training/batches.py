@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from mmoe_lib.seeds import seeded_generator
+
+Take = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Row numbers (B,) to inputs (B, d) and labels (B, K)."""
 
 
 def check_finite(name: str, values: Tensor) -> None:
@@ -44,14 +47,55 @@ def epochs(x: Tensor, y: Tensor, batch_size: int, *, seed: int = 0) -> Iterator[
         raise ValueError(f"batch_size is {batch_size}, expected 1 to {len(x)}, the number of rows")
     check_finite("inputs", x)
     check_finite("labels", y)
-    return _epochs(x, y, batch_size, seeded_generator(seed, "order of the rows"))
+    return joined_epochs(lambda rows: (x[rows], y[rows]), len(x), batch_size, seed=seed, device=x.device)
 
 
-def _epochs(
-    x: Tensor, y: Tensor, batch_size: int, generator: torch.Generator
+def joined_epochs(
+    take: Take, num_rows: int, batch_size: int, *, seed: int = 0, device: torch.device | str = "cpu"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Minibatches without end, as `epochs`, of rows that are put together only when they are needed.
+
+    Args:
+        take: Gives inputs (B, d) and labels (B, K) of the rows whose numbers (B,) it is called with.
+        num_rows: N.
+        batch_size: Rows B of a minibatch, at most N.
+        seed: Decides the order of the rows.
+        device: Where the row numbers are to lie.
+
+    Yields:
+        Inputs (B, d) and labels (B, K).
+
+    Raises:
+        ValueError: If B is not in 1..N.
+    """
+    if not 1 <= batch_size <= num_rows:
+        raise ValueError(f"batch_size is {batch_size}, expected 1 to {num_rows}, the number of rows")
+    return _joined_epochs(take, num_rows, batch_size, seeded_generator(seed, "order of the rows"), device)
+
+
+def _joined_epochs(
+    take: Take, num_rows: int, batch_size: int, generator: torch.Generator, device: torch.device | str
 ) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
-        order = torch.randperm(len(x), generator=generator).to(x.device)
-        for start in range(0, len(x) - batch_size + 1, batch_size):
-            rows = order[start : start + batch_size]
-            yield x[rows], y[rows]
+        order = torch.randperm(num_rows, generator=generator).to(device)
+        for start in range(0, num_rows - batch_size + 1, batch_size):
+            yield take(order[start : start + batch_size])
+
+
+def with_noise(
+    batches: Iterator[tuple[Tensor, Tensor]], columns: int, *, seed: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same minibatches with further input columns of uniform draws from [0, 1), for `GateDropoutMMoE`.
+
+    Runs that share a minibatch share its draws too.
+
+    Args:
+        batches: Inputs (B, d) and labels.
+        columns: How many are added.
+        seed: Of the draws.
+    """
+    generator: torch.Generator | None = None
+    for x, y in batches:
+        generator = generator or seeded_generator(seed, "gate dropout", x.device)
+        noise = torch.rand(*x.shape[:-1], columns, generator=generator, device=x.device, dtype=x.dtype)
+        yield torch.cat([x, noise], dim=-1), y

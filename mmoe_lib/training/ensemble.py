@@ -74,6 +74,8 @@ class Ensemble:
         self.parameters: State = {name: value.detach().clone() for name, value in stacked.items()}
         self.buffers: State = dict(buffers)
         self._module = modules[0].requires_grad_(False)
+        # Made here because torch.compile gives up on the whole gradient where a module is made within it.
+        self._objective = _Call(self._module, _with_penalty)
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -111,7 +113,7 @@ class Ensemble:
 
         def objective(parameters: State, buffers: State, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             state = _prefixed(parameters, buffers)
-            outputs, penalty = functional_call(_Call(self._module, _with_penalty), state, (x,))  # (B, K)
+            outputs, penalty = functional_call(self._objective, state, (x,))  # (B, K)
             losses = loss(outputs, y)  # (K,)
             return losses.sum() + penalty, losses
 

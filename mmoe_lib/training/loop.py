@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from mmoe_lib.progress import progress_bar
-from mmoe_lib.training.adam import Adam
 from mmoe_lib.training.ensemble import Ensemble
 from mmoe_lib.training.history import DivergedError, History
 from mmoe_lib.training.losses import Loss
+from mmoe_lib.training.optimisers import Adam, Optimiser
 from mmoe_lib.training.step import Step, fast_step
 
 Evaluate = Callable[[Ensemble], dict[str, Tensor]]
@@ -25,8 +25,8 @@ class TrainingSettings:
 
     Attributes:
         steps: Minibatches at most.
-        learning_rate: Adam's step size, one for all runs or one a run.
-        optimiser: Adam's other settings.
+        learning_rate: The step size, one for all runs or one a run.
+        optimiser: `Adam` with its other settings, or `SGD`.
         note_every: Steps between two entries of the loss history; NaN is also looked for then.
         evaluate_every: Steps between two evaluations; 0 never evaluates.
         monitor: The metric by which a run keeps its best state, or None to keep the last.
@@ -43,7 +43,7 @@ class TrainingSettings:
 
     steps: int
     learning_rate: float | Sequence[float] = 1e-3
-    optimiser: Adam = field(default_factory=Adam)
+    optimiser: Optimiser = field(default_factory=Adam)
     note_every: int = 100
     evaluate_every: int = 0
     monitor: str | None = None
@@ -82,7 +82,7 @@ def train(
 ) -> History:
     """Train all runs of an ensemble together, in place.
 
-    Each step is one Adam update of every run on the sum of its task losses. A run that has stopped
+    Each step is one update of every run on the sum of its task losses. A run that has stopped
     early keeps the state of its best evaluation, whatever the others still do.
 
     Args:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mmoe_lib.training.adam import Adam
 from mmoe_lib.training.ensemble import Ensemble
 from mmoe_lib.training.losses import Loss
+from mmoe_lib.training.optimisers import Optimiser
 
 TakeStep = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """Inputs, labels and the number of the step, to the losses before the step (R, K) and the batch's sum."""
@@ -20,20 +20,22 @@ _WARM_UP = 3  # plain steps before a CUDA graph is captured: compilation and laz
 
 
 class Step:
-    """Loss, gradient and Adam update of every run, in place.
+    """Loss, gradient and update of every run, in place.
 
     Args:
         ensemble: The runs.
         loss: Outputs and labels (B, K) to one loss a task (K,).
         learning_rates: One a run, (R,).
-        optimiser: Adam's other settings.
+        optimiser: Adam or SGD.
     """
 
-    def __init__(self, ensemble: Ensemble, loss: Loss, learning_rates: Tensor, optimiser: Adam) -> None:
+    def __init__(self, ensemble: Ensemble, loss: Loss, learning_rates: Tensor, optimiser: Optimiser) -> None:
         self.ensemble, self.loss, self.optimiser = ensemble, loss, optimiser
         self.learning_rates = learning_rates
-        self.means = {name: torch.zeros_like(value) for name, value in ensemble.parameters.items()}
-        self.squares = {name: torch.zeros_like(value) for name, value in ensemble.parameters.items()}
+        self.kept = {
+            name: tuple(torch.zeros_like(value) for _ in range(optimiser.buffers))
+            for name, value in ensemble.parameters.items()
+        }
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Move every run by one step; returns its losses before it, (R, K), and the sum of inputs and labels.
@@ -51,9 +53,7 @@ class Step:
         """The step itself, without Python numbers that change: this is what is compiled."""
         gradients, losses = self.ensemble.gradients(self.loss, x, y)
         for name, parameter in self.ensemble.parameters.items():
-            self.optimiser.update(
-                parameter, gradients[name], self.means[name], self.squares[name], rates, correction
-            )
+            self.optimiser.update(parameter, gradients[name], self.kept[name], rates, correction)
         return losses.detach(), x.sum() + y.sum()
 
 

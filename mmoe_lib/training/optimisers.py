@@ -1,12 +1,51 @@
-"""Adam on stacked parameters: elementwise, so one update is the update of every run."""
+"""Adam and plain SGD on stacked parameters: elementwise, so one update is the update of every run."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Optimiser(Protocol):
+    """What a training step needs to know of an optimiser.
+
+    Attributes:
+        buffers: How many tensors of the parameter's shape it keeps for each.
+    """
+
+    buffers: ClassVar[int]
+
+    def corrections(self, step: int) -> tuple[float, float]:
+        """Factors of step t = 1, 2, ...: of the learning rate, and what `update` gets as its correction."""
+        ...
+
+    def update(
+        self, parameter: Tensor, gradient: Tensor, kept: tuple[Tensor, ...], rates: Tensor, correction: Tensor
+    ) -> None:
+        """Move one stacked parameter (R, ...) of every run, and what is kept for it, in place."""
+        ...
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Plain stochastic gradient descent, as section 6.4 states it: theta <- theta - rate g."""
+
+    buffers: ClassVar[int] = 0
+
+    def corrections(self, step: int) -> tuple[float, float]:
+        """1 and 1: nothing changes from step to step."""
+        return 1.0, 1.0
+
+    def update(
+        self, parameter: Tensor, gradient: Tensor, kept: tuple[Tensor, ...], rates: Tensor, correction: Tensor
+    ) -> None:
+        """Move one stacked parameter (R, ...) of every run by its gradient (R, ...), in place; rates are (R,)."""
+        # theta <- theta - rate g
+        parameter.sub_(rates.view(-1, *[1] * (parameter.dim() - 1)) * gradient)
 
 
 @dataclass(frozen=True)
@@ -19,6 +58,8 @@ class Adam:
         epsilon: Added to the denominator.
     """
 
+    buffers: ClassVar[int] = 2
+
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
@@ -28,24 +69,18 @@ class Adam:
         return 1 / (1 - self.beta1**step), 1 / math.sqrt(1 - self.beta2**step)
 
     def update(
-        self,
-        parameter: Tensor,
-        gradient: Tensor,
-        mean: Tensor,
-        square: Tensor,
-        rates: Tensor,
-        correction: Tensor,
+        self, parameter: Tensor, gradient: Tensor, kept: tuple[Tensor, ...], rates: Tensor, correction: Tensor
     ) -> None:
         """Move one stacked parameter (R, ...) of every run, and its two running means, in place.
 
         Args:
             parameter: theta, (R, ...).
             gradient: The gradient of each run's own loss, (R, ...).
-            mean: m, (R, ...).
-            square: v, (R, ...).
+            kept: m and v, each (R, ...).
             rates: Learning rate of each run times the first of `corrections(t)`, (R,).
             correction: The second of them, a tensor so that a compiled step is not compiled anew each time.
         """
+        mean, square = kept
         rates = rates.view(-1, *[1] * (parameter.dim() - 1))
         # m <- beta1 m + (1 - beta1) g;   v <- beta2 v + (1 - beta2) g^2
         mean.lerp_(gradient, 1 - self.beta1)
