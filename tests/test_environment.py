@@ -20,12 +20,13 @@ LIBRARY = ROOT / "mmoe_lib"
 
 # A module may import those of its own line and of the lines above it.
 LAYERS = (
-    ("seeds", "progress", "metrics", "presets"),  # helpers that know nothing of the book
+    ("seeds", "progress", "metrics", "policies", "presets"),  # helpers that know nothing of the book
     ("tasks",),
     ("models",),
+    ("export",),
     ("training",),
     ("study",),
-    ("benchmark",),
+    ("benchmark", "streaming_benchmark", "serving_benchmark", "ranking_benchmark"),
     ("results",),
     ("claims",),
     ("figures",),
