@@ -29,6 +29,12 @@ class Preset:
         census_train_rows: Random rows of the training file; None for all 199,523.
         census_test_rows: Random rows of the test file, before it is halved; None for all 99,762.
         census_epochs: Passes over the training rows in the chapter.
+        kuairand_users: Random users whose impressions are taken, and users of the stand-in; None for all 27,285.
+        kuairand_epochs: Passes over the training rows; it is judged after one, two and three thirds.
+        kuairand_seeds: Runs a method and optimiser on KuaiRand.
+        kuairand_chunk: Runs trained as one computation in a process of the study; on a GPU all are.
+        kuairand_tuning_runs: Runs that choose among the learning rates, reported nowhere.
+        kuairand_gate_runs: Runs with gate dropout.
         correlation_repeats: Samples of 10,000 rows in which the census label correlation is measured.
     """
 
@@ -51,6 +57,12 @@ class Preset:
     census_train_rows: int | None
     census_test_rows: int | None
     census_epochs: int
+    kuairand_users: int | None
+    kuairand_epochs: int
+    kuairand_seeds: int
+    kuairand_chunk: int
+    kuairand_tuning_runs: int
+    kuairand_gate_runs: int
     correlation_repeats: int
 
 
@@ -75,6 +87,12 @@ _COUNTS: dict[str, tuple[int | None, int | None, int | None]] = {
     "census_train_rows":        (20_000, None,    None),
     "census_test_rows":         (10_000, None,    None),
     "census_epochs":            (10,    4,        6),
+    "kuairand_users":           (1_000, None,     None),
+    "kuairand_epochs":          (3,     3,        3),
+    "kuairand_seeds":           (4,     4,        40),
+    "kuairand_chunk":           (4,     4,        10),
+    "kuairand_tuning_runs":     (2,     2,        2),
+    "kuairand_gate_runs":       (4,     4,        20),
     "correlation_repeats":      (50,    200,      1_000),
 }
 # fmt: on

@@ -6,6 +6,7 @@ claim or does not. All of them support it: it holds. Some: it holds in part. Non
 
 from mmoe_lib.claims.census import claim_9
 from mmoe_lib.claims.claim import Claim, Comparison, claims_table, comparisons_table
+from mmoe_lib.claims.recommendation import claim_10, claim_11, claim_12
 from mmoe_lib.claims.synthetic import (
     Runs,
     claim_1,
@@ -32,6 +33,9 @@ __all__ = [
     "claim_7",
     "claim_8",
     "claim_9",
+    "claim_10",
+    "claim_11",
+    "claim_12",
     "claims_table",
     "comparisons_table",
     "synthetic_claims",

@@ -6,6 +6,13 @@ title whatever the chapter passed. Dark text on an opaque white ground reads in 
 
 from mmoe_lib.figures.census import auc_dots, change_dots, correlation_samples, label_rates, trial_dots
 from mmoe_lib.figures.models import architectures, expert_use
+from mmoe_lib.figures.recommendation import (
+    checkpoint_dots,
+    gate_bars,
+    outcome_rates,
+    serving_bars,
+    tradeoff_curves,
+)
 from mmoe_lib.figures.style import COLOURS, CORRELATION_STYLES, MARKERS, WIDTH
 from mmoe_lib.figures.synthetic import (
     calibrations,
@@ -29,10 +36,12 @@ __all__ = [
     "auc_dots",
     "calibrations",
     "change_dots",
+    "checkpoint_dots",
     "choice_dots",
     "correlation_samples",
     "errors_by_place",
     "expert_use",
+    "gate_bars",
     "gate_use",
     "label_correlations",
     "label_rates",
@@ -40,6 +49,9 @@ __all__ = [
     "loss_curves",
     "loss_histograms",
     "model_curves",
+    "outcome_rates",
+    "serving_bars",
     "step_axes",
+    "tradeoff_curves",
     "trial_dots",
 ]

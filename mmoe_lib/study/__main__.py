@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from mmoe_lib.presets import PRESETS, Preset, preset
-from mmoe_lib.study import census, references, synthetic, tuning
+from mmoe_lib.study import census, kuairand, kuairand_references, off_policy, references, synthetic, tuning
 from mmoe_lib.study.cells import Cell, read_rows, run_cells, waiting_cells
 from mmoe_lib.study.origin import ROOT, Origin
 from mmoe_lib.study.workers import WorkerDiedError
@@ -24,7 +24,7 @@ from mmoe_lib.training.ensemble import checked_device
 def main(arguments: list[str] | None = None) -> int:
     """Run a study; rows go to data/results/, and what is there already is not run again."""
     parser = argparse.ArgumentParser(prog="python -m mmoe_lib.study", description=main.__doc__)
-    parser.add_argument("study", choices=["synthetic", "census"])
+    parser.add_argument("study", choices=["synthetic", "census", "kuairand"])
     parser.add_argument(
         "--preset", default="laptop", help=f"how much: {', '.join(PRESETS)} (default: laptop)"
     )
@@ -44,11 +44,18 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         chosen, device = preset(options.preset), checked_device(options.device)
         if device.type == "cuda":  # one chunk of all runs: a GPU is idle with twenty of them
-            chosen = replace(chosen, synthetic_chunk=chosen.synthetic_runs, census_chunk=chosen.census_seeds)
+            chosen = replace(
+                chosen,
+                synthetic_chunk=chosen.synthetic_runs,
+                census_chunk=chosen.census_seeds,
+                kuairand_chunk=chosen.kuairand_seeds,
+            )
         if options.list or options.status:
             _look(options.study, chosen, options.results, every_cell=options.list)
         elif options.study == "census":
             _census(chosen, device, options.results, _number_of_workers(options.workers, device))
+        elif options.study == "kuairand":
+            _kuairand(chosen, device, options.results, _number_of_workers(options.workers, device))
         else:
             _synthetic(chosen, device, options.results, _number_of_workers(options.workers, device))
     except (ValueError, OSError, ArithmeticError, WorkerDiedError) as error:
@@ -100,6 +107,33 @@ def _census_parts(
     yield folder / "census.csv", census.reported_cells(chosen, best), run
 
 
+def _kuairand_parts(
+    chosen: Preset, folder: Path, source: kuairand.RankingSource
+) -> Iterator[tuple[Path, list[Cell], Run]]:
+    """The files of the study, each with its cells; the next part is asked for when the last one has its rows."""
+    path = folder / "kuairand_tuning.csv"
+    cells = kuairand.tuning_cells(chosen)
+    yield path, cells, partial(kuairand.run_tuning, source=source)
+    rows = read_rows(path)
+    if waiting_cells(cells, rows, chosen.name):
+        return
+    best = kuairand.chosen_settings(rows[rows["preset"] == chosen.name])
+    run = partial(kuairand.run, source=source)
+    yield folder / "kuairand_gates.csv", kuairand.gate_cells(chosen, best), run
+    yield (
+        folder / "kuairand_references.csv",
+        kuairand_references.reference_cells(),
+        partial(kuairand_references.run_reference, source=source),
+    )
+    if source.tables().random is not None:
+        yield (
+            folder / "kuairand_off_policy.csv",
+            off_policy.off_policy_cells(chosen, best),
+            partial(off_policy.run_off_policy, source=source),
+        )
+    yield folder / "kuairand.csv", kuairand.reported_cells(chosen, best), run
+
+
 def _look(study: str, chosen: Preset, folder: Path, *, every_cell: bool) -> None:
     if study == "census":
         trials = read_rows(folder / "census_tuning.csv")
@@ -107,6 +141,8 @@ def _look(study: str, chosen: Preset, folder: Path, *, every_cell: bool) -> None
         done = len(tuning.PAIRS) - len(waiting_pairs)
         print(f"census_tuning.csv: {done} of {len(tuning.PAIRS)} methods tuned, preset {chosen.name}")
         parts = list(_census_parts(chosen, folder, _census_source(chosen)))
+    elif study == "kuairand":
+        parts = list(_kuairand_parts(chosen, folder, kuairand.RankingSource(chosen.kuairand_users)))
     else:
         parts = list(_synthetic_parts(chosen, folder))
     for path, cells, _ in parts:
@@ -146,6 +182,17 @@ def _census(chosen: Preset, device: torch.device, folder: Path, workers: int) ->
     print(f"{path.name}: {len(trials)} trials")
     for path, cells, run in _census_parts(chosen, folder, source):
         here = run if path.stem == "census_references" else partial(run, device=device)
+        rows = run_cells(cells, here, path, origin, workers=workers)
+        print(f"{path.name}: {len(rows)} runs")
+
+
+def _kuairand(chosen: Preset, device: torch.device, folder: Path, workers: int) -> None:
+    source = kuairand.RankingSource(chosen.kuairand_users)
+    command = f"python -m mmoe_lib.study kuairand --preset {chosen.name}"
+    origin = Origin.now(command, chosen.name, device, source.sums())
+    torch.set_num_threads(1)
+    for path, cells, run in _kuairand_parts(chosen, folder, source):
+        here = run if path.stem == "kuairand_references" else partial(run, device=device)
         rows = run_cells(cells, here, path, origin, workers=workers)
         print(f"{path.name}: {len(rows)} runs")
 
