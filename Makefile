@@ -16,6 +16,7 @@ help: ## list the targets
 	@echo "              PRESET=smoke|laptop|paper    how much is run (default smoke)"
 	@echo "              DEVICE=auto|cpu|cuda         where (default auto: cuda when torch sees it)"
 	@echo "              CENSUS_DATA=auto|real|simulated   (default auto: real when they can be had)"
+	@echo "              KUAIRAND_DATA=auto|real|simulated (the same)"
 	@echo "              MMOE_DATA=/folder            where the real files lie, if they are not to be downloaded"
 	@echo "make test     ruff, mypy, and pytest over tests/ and every notebook"
 	@echo "make outputs  run the chapters with their own parameters and store the outputs in them"

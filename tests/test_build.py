@@ -22,7 +22,12 @@ from _scripts.outputs import refresh
 from _scripts.pages import build_pages
 from _scripts.settings import Settings, read_settings
 
-ENVIRONMENT = {"PRESET": "smoke", "DEVICE": "cpu", "CENSUS_DATA": "simulated"}
+ENVIRONMENT = {
+    "PRESET": "smoke",
+    "DEVICE": "cpu",
+    "CENSUS_DATA": "simulated",
+    "KUAIRAND_DATA": "simulated",
+}
 COLAB = ("colab", "# written by `make outputs`")
 PARAMETERS = ("parameters", 'preset = "smoke"  # or more\ndevice = "cpu"')
 
@@ -109,6 +114,7 @@ def test_kernel_that_dies_is_named(tmp_path: Path) -> None:
         ({"PRESET": "huge"}, "PRESET=huge is unknown: expected one of smoke, laptop, paper"),
         ({"DEVICE": "tpu"}, "DEVICE=tpu is unknown: expected auto, cpu, cuda or cuda:NUMBER"),
         ({"CENSUS_DATA": "fake"}, "CENSUS_DATA=fake is unknown: expected one of auto, real, simulated"),
+        ({"KUAIRAND_DATA": "fake"}, "KUAIRAND_DATA=fake is unknown: expected one of auto, real, simulated"),
     ],
 )
 def test_unknown_setting_is_one_line_and_leaves_the_pages_alone(
@@ -124,19 +130,23 @@ def test_unknown_setting_is_one_line_and_leaves_the_pages_alone(
 
 
 def test_defaults_take_what_the_machine_has() -> None:
-    both = read_settings({}, has_cuda=lambda: True, has_census=lambda: True)
-    assert both == Settings("smoke", "cuda", "real")
-    neither = read_settings({"PRESET": ""}, has_cuda=lambda: False, has_census=lambda: False)
-    assert neither == Settings("smoke", "cpu", "simulated")
-    unasked = read_settings({"DEVICE": "cpu"}, has_census=lambda: pytest.fail("looked"), asks_census=False)
-    assert unasked.census_data == "simulated"
+    both = read_settings({}, has_cuda=lambda: True, has_data=lambda name: True)
+    assert both == Settings("smoke", "cuda", "real", "real")
+    one = read_settings({}, has_cuda=lambda: True, has_data=lambda name: name == "kuairand_data")
+    assert one == Settings("smoke", "cuda", "simulated", "real")
+    neither = read_settings({"PRESET": ""}, has_cuda=lambda: False, has_data=lambda name: False)
+    assert neither == Settings("smoke", "cpu", "simulated", "simulated")
+    unasked = read_settings({"DEVICE": "cpu"}, has_data=lambda name: pytest.fail("looked"), asked=())
+    assert unasked.census_data == unasked.kuairand_data == "simulated"
 
 
 def test_asking_for_what_is_not_there_is_an_error() -> None:
     with pytest.raises(BookError, match="torch sees no CUDA device"):
-        read_settings({"DEVICE": "cuda"}, has_cuda=lambda: False, has_census=lambda: False)
+        read_settings({"DEVICE": "cuda"}, has_cuda=lambda: False, has_data=lambda name: False)
     with pytest.raises(BookError, match="point MMOE_DATA at a folder"):
-        read_settings({**ENVIRONMENT, "CENSUS_DATA": "real"}, has_census=lambda: False)
+        read_settings({**ENVIRONMENT, "CENSUS_DATA": "real"}, has_data=lambda name: False)
+    with pytest.raises(BookError, match="KUAIRAND_DATA=real, but the files"):
+        read_settings({**ENVIRONMENT, "KUAIRAND_DATA": "real"}, has_data=lambda name: False)
 
 
 def test_wrong_data_folder_is_an_error_and_no_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:

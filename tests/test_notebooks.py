@@ -10,6 +10,7 @@ from _scripts.execute import declared_parameters
 from _scripts.layout import Book
 from _scripts.links import COLAB_TAG, colab_cell
 from _scripts.notebooks import has_tag, normalise, notebook_text, read_notebook
+from _scripts.settings import DATA_SETS
 from nbformat import NotebookNode
 
 BOOK = Book()
@@ -34,7 +35,12 @@ CLOSING = ("## What we found", "## What is left open", "## Exercises", "## Furth
 EXERCISES = 3
 SOLUTION = re.compile(r"<details>\s*<summary>Solution</summary>\s*\n\n(.+?)\n\n</details>", re.DOTALL)
 
-PARAMETERS = {"preset": "smoke", "device": "cpu", "census_data": "simulated"}
+PARAMETERS = {
+    "preset": "smoke",
+    "device": "cpu",
+    "census_data": "simulated",
+    "kuairand_data": "simulated",
+}
 TAGS = {
     "colab",
     "parameters",
@@ -168,7 +174,7 @@ def test_names_of_figures_are_unique_in_the_book() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in CHAPTERS if "census_data" in declared_parameters(path)],
+    [path for path in CHAPTERS if set(DATA_SETS) & set(declared_parameters(path))],
     ids=lambda path: path.stem,
 )
 def test_figures_of_simulated_data_say_so(path: Path) -> None:

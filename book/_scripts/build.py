@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 
-from _scripts.execute import asks_census, execute_chapters
+from _scripts.execute import asked_data, execute_chapters
 from _scripts.layout import Book, BookError
 from _scripts.pages import build_pages, retire_pages
 from _scripts.settings import read_settings
@@ -20,12 +20,13 @@ def build(book: Book, environment: Mapping[str, str]) -> int:
     """
     try:
         book.pages()
-        wants_census = asks_census(book)
-        settings = read_settings(environment, asks_census=wants_census)
+        asked = asked_data(book)
+        settings = read_settings(environment, asked=asked)
     except BookError as error:
         return _fail(error)
-    census = f", census data {settings.census_data}" if wants_census else ""
-    print(f"preset {settings.preset}, device {settings.device}{census}", flush=True)
+    chosen = settings.parameters()
+    data = "".join(f", {name.replace('_', ' ')} {chosen[name]}" for name in asked)
+    print(f"preset {settings.preset}, device {settings.device}{data}", flush=True)
     try:
         execute_chapters(book, settings)
         build_pages(book)

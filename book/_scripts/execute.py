@@ -19,7 +19,7 @@ from _scripts.fingerprints import fingerprint
 from _scripts.kernels import prepare_environment
 from _scripts.layout import Book, BookError
 from _scripts.notebooks import has_tag, normalise, read_notebook, write_notebook
-from _scripts.settings import Settings
+from _scripts.settings import DATA_SETS, Settings
 
 INJECTED = "injected-parameters"
 INJECTED_COMMENT = "# Set when this page was built:"
@@ -105,9 +105,10 @@ def parameters_for(chapter: Path, settings: Settings) -> dict[str, str]:
     }
 
 
-def asks_census(book: Book) -> bool:
-    """Whether any chapter has the parameter `census_data`."""
-    return any("census_data" in declared_parameters(chapter) for chapter in book.notebooks())
+def asked_data(book: Book) -> tuple[str, ...]:
+    """The sets of `settings.DATA_SETS` that chapters have as parameters."""
+    declared = {name for chapter in book.notebooks() for name in declared_parameters(chapter)}
+    return tuple(name for name in DATA_SETS if name in declared)
 
 
 def declared_parameters(chapter: Path) -> dict[str, object]:

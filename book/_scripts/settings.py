@@ -1,13 +1,16 @@
-"""What a build runs: preset, device and census data, from the environment."""
+"""What a build runs: preset, device and which data, from the environment."""
 
+import importlib
 import re
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
 
 from _scripts.layout import BookError
 
-CENSUS_CHOICES = ("auto", "real", "simulated")
+DATA_CHOICES = ("auto", "real", "simulated")
+# Parameters of chapters that name a real set, and the module that says whether it can be had.
+DATA_SETS = {"census_data": "mmoe_lib.tasks.census", "kuairand_data": "mmoe_lib.tasks.kuairand"}
 MINUTES_A_CELL = {"smoke": 10, "laptop": 60}  # other presets may take days
 
 
@@ -19,15 +22,17 @@ class Settings:
         preset: name of the table of counts in `mmoe_lib.presets`.
         device: where torch computes, such as "cpu" or "cuda".
         census_data: "real" or "simulated".
+        kuairand_data: the same.
     """
 
     preset: str = "smoke"
     device: str = "cpu"
     census_data: str = "simulated"
+    kuairand_data: str = "simulated"
 
     def parameters(self) -> dict[str, str]:
         """Values by the names of the chapters' parameters."""
-        return {"preset": self.preset, "device": self.device, "census_data": self.census_data}
+        return asdict(self)
 
     @property
     def seconds_a_cell(self) -> int | None:
@@ -40,42 +45,43 @@ def read_settings(
     environment: Mapping[str, str],
     *,
     has_cuda: Callable[[], bool] | None = None,
-    has_census: Callable[[], bool] | None = None,
-    asks_census: bool = True,
+    has_data: Callable[[str], bool] | None = None,
+    asked: Collection[str] = tuple(DATA_SETS),
 ) -> Settings:
-    """Settings from PRESET, DEVICE and CENSUS_DATA; an empty or missing one takes its default.
+    """Settings from PRESET, DEVICE, CENSUS_DATA and KUAIRAND_DATA; an empty or missing one takes its default.
 
     Args:
         environment: usually `os.environ`.
         has_cuda: whether torch sees a GPU; asks torch when None.
-        has_census: whether the real census files can be had; asks the library when None.
-        asks_census: whether any chapter uses census data; without one the files are not looked for.
+        has_data: whether the real files of a set of `DATA_SETS` can be had; asks the library when None.
+        asked: the sets that chapters use; the files of others are not looked for.
 
     Raises:
         BookError: a value that is not known, or that cannot be had here.
     """
     preset = _preset(environment.get("PRESET") or "smoke")
     device = _device(environment.get("DEVICE") or "auto", has_cuda or _torch_sees_cuda)
-    census = _census(environment.get("CENSUS_DATA") or "auto", has_census or census_available, asks_census)
-    return Settings(preset, device, census)
+    data = {
+        name: _data(name, environment.get(name.upper()) or "auto", has_data or data_available, name in asked)
+        for name in DATA_SETS
+    }
+    return Settings(preset, device, **data)
 
 
-def census_available() -> bool:
-    """Whether the real Census-Income files are here or could be downloaded; says on the console why not.
+def data_available(name: str) -> bool:
+    """Whether the real files of a set are here or could be downloaded; says on the console why not.
 
     Raises:
-        BookError: MMOE_DATA names no folder, or one that holds half of the files.
+        BookError: MMOE_DATA names no folder, or one that holds some of the files only.
     """
-    from mmoe_lib.tasks.census import available
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            found = available(progress=False)
+            found = bool(importlib.import_module(DATA_SETS[name]).available(progress=False))
         except OSError as error:
             raise BookError(str(error)) from error
     for warning in caught:
-        print(f"census data: {warning.message}")
+        print(f"{name.replace('_', ' ')}: {warning.message}")
     return found
 
 
@@ -105,16 +111,17 @@ def _torch_sees_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _census(choice: str, available: Callable[[], bool], asked: bool) -> str:
-    if choice not in CENSUS_CHOICES:
-        raise BookError(f"CENSUS_DATA={choice} is unknown: expected one of {', '.join(CENSUS_CHOICES)}")
+def _data(name: str, choice: str, available: Callable[[str], bool], asked: bool) -> str:
+    variable = name.upper()
+    if choice not in DATA_CHOICES:
+        raise BookError(f"{variable}={choice} is unknown: expected one of {', '.join(DATA_CHOICES)}")
     if choice == "simulated" or not asked:
         return "simulated"
-    if available():
+    if available(name):
         return "real"
     if choice == "real":
         raise BookError(
-            "CENSUS_DATA=real, but the files can neither be found nor downloaded: "
-            "point MMOE_DATA at a folder that holds them (see data/README.md) or use CENSUS_DATA=simulated"
+            f"{variable}=real, but the files can neither be found nor downloaded: "
+            f"point MMOE_DATA at a folder that holds them (see data/README.md) or use {variable}=simulated"
         )
     return "simulated"

@@ -44,7 +44,7 @@ class DownloadError(OSError):
     """No address gave the file. The message names the addresses, why each failed, and the way by hand."""
 
 
-class _AddressError(Exception):
+class AddressError(Exception):
     """One address failed; `host_is_dead` when trying another file of the same host would be a waste."""
 
     def __init__(self, reason: str, *, host_is_dead: bool = False) -> None:
@@ -52,7 +52,7 @@ class _AddressError(Exception):
         self.host_is_dead = host_is_dead
 
 
-class _Patience:
+class Patience:
     """The seconds that are left for waiting, shared by all addresses of one call."""
 
     def __init__(self, each: float, total: float) -> None:
@@ -62,6 +62,7 @@ class _Patience:
 
     @property
     def now(self) -> float:
+        """How long the next address may be silent."""
         return min(self.each, self.left)
 
 
@@ -99,7 +100,7 @@ def fetch(
         DownloadError: a file could be had from no address.
         OSError: `folder` cannot be written.
     """
-    patience = _Patience(answer_within, all_within)
+    patience = Patience(answer_within, all_within)
     failures: dict[str, str] = {}  # address: why it is of no use, whichever file is wanted
     dead_hosts: set[str] = set()
     downloaded: dict[str, Path] = {}
@@ -117,12 +118,12 @@ def fetch(
         if address not in downloaded:
             host = urlsplit(address).netloc
             if host in dead_hosts:
-                raise _AddressError("not tried, the host did not answer before")
+                raise AddressError("not tried, the host did not answer before")
             if address in failures:
-                raise _AddressError(failures[address])
+                raise AddressError(failures[address])
             try:
-                downloaded[address] = _download(address, scratch, patience, progress)
-            except _AddressError as error:
+                downloaded[address] = download(address, scratch, patience, progress)
+            except AddressError as error:
                 failures[address] = str(error)
                 if error.host_is_dead:
                     dead_hosts.add(host)
@@ -142,7 +143,7 @@ def fetch(
                     continue
                 try:
                     whole = from_source(name, source[name], Path(scratch_name))
-                except _AddressError as error:
+                except AddressError as error:
                     tried.append(f"{source[name]} ({error})")
                 else:
                     whole.chmod(0o644)
@@ -182,7 +183,7 @@ def _has_sum(path: Path, expected: str) -> bool:
         return False
 
 
-def _download(address: str, scratch: Path, patience: _Patience, progress: bool) -> Path:
+def download(address: str, scratch: Path, patience: Patience, progress: bool) -> Path:
     """Download one address into a new file of scratch, or give it up when no byte arrives for long enough."""
     import pooch
     import requests
@@ -190,7 +191,7 @@ def _download(address: str, scratch: Path, patience: _Patience, progress: bool) 
 
     limit = patience.now
     if limit <= 0:
-        raise _AddressError(f"not tried, {patience.total:g} s of waiting were used up")
+        raise AddressError(f"not tried, {patience.total:g} s of waiting were used up")
     handle, name = tempfile.mkstemp(dir=scratch)
     raised: list[Exception] = []
 
@@ -232,18 +233,18 @@ def _download(address: str, scratch: Path, patience: _Patience, progress: bool) 
                 # Leaving the block closes the file, which ends the thread at its next write.
                 patience.left -= answered_after + limit
                 what = "no answer" if size == 0 else f"silence after {size:,} bytes"
-                raise _AddressError(f"{what} for {limit:g} s", host_is_dead=True)
+                raise AddressError(f"{what} for {limit:g} s", host_is_dead=True)
         patience.left -= answered_after or time.monotonic() - started
 
     for error in raised:
         if isinstance(error, requests.HTTPError):
-            raise _AddressError(f"HTTP {error.response.status_code}") from error
+            raise AddressError(f"HTTP {error.response.status_code}") from error
         if size > 0 or isinstance(error, requests.exceptions.ChunkedEncodingError):
-            raise _AddressError("the download broke off") from error
+            raise AddressError("the download broke off") from error
         if isinstance(error, requests.ConnectionError):
             unknown = "NameResolutionError" in str(error)
-            raise _AddressError("host unknown" if unknown else "no connection", host_is_dead=True) from error
-        raise _AddressError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+            raise AddressError("host unknown" if unknown else "no connection", host_is_dead=True) from error
+        raise AddressError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
     return Path(name)
 
 
@@ -263,7 +264,7 @@ def _unpack(path: Path, name: str, scratch: Path) -> Path:
                 with cast(IO[bytes], tarred.extractfile(member)) as inside:
                     return _unpack(_copy(inside, scratch), name, scratch)
     except DAMAGED as error:
-        raise _AddressError("the archive is cut short or damaged") from error
+        raise AddressError("the archive is cut short or damaged") from error
     return path
 
 
@@ -273,7 +274,7 @@ def _choose(members: Sequence[str], wanted: tuple[str, ...], archives: tuple[str
         for member in members:
             if member.endswith(endings):
                 return member
-    raise _AddressError(f"the archive holds no {wanted[0]}")
+    raise AddressError(f"the archive holds no {wanted[0]}")
 
 
 def _copy(inside: IO[bytes], scratch: Path) -> Path:
@@ -288,9 +289,9 @@ def _checked(path: Path, expected: str, scratch: Path) -> Path:
     try:
         actual = text_sha256(path)
     except DAMAGED as error:
-        raise _AddressError("the file is cut short or damaged") from error
+        raise AddressError("the file is cut short or damaged") from error
     if actual != expected:
-        raise _AddressError(f"its text has the sha256 {actual[:12]}..., expected {expected[:12]}...")
+        raise AddressError(f"its text has the sha256 {actual[:12]}..., expected {expected[:12]}...")
     if _is_gzip(path):
         return path
     handle, name = tempfile.mkstemp(dir=scratch)

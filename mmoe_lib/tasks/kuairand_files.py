@@ -24,10 +24,10 @@ from mmoe_lib.tasks.download import (
     ALL_WITHIN,
     ANSWER_WITHIN,
     DAMAGED,
+    AddressError,
     DownloadError,
-    _AddressError,
-    _download,
-    _Patience,
+    Patience,
+    download,
     open_text,
 )
 from mmoe_lib.tasks.kuairand_columns import (
@@ -169,15 +169,15 @@ def find_or_download(
         raise OSError(
             f"cannot write to the cache folder {folder} ({error.strerror}): choose a writable one, or {BY_HAND}"
         ) from error
-    patience = _Patience(answer_within, all_within)
+    patience = Patience(answer_within, all_within)
     tried = []
     with scratch_folder as scratch:
         for address in release.archives:
             try:
-                archive = _download(address, Path(scratch), patience, progress)
+                archive = download(address, Path(scratch), patience, progress)
                 _check_md5(archive, release.md5)
                 unpacked = _unpack(archive, release, Path(scratch))
-            except _AddressError as error:
+            except AddressError as error:
                 tried.append(f"{address} ({error})")
                 continue
             for file in unpacked:
@@ -337,7 +337,7 @@ def _check_md5(archive: Path, expected: str) -> None:
         while block := file.read(1 << 20):
             total.update(block)
     if total.hexdigest() != expected:
-        raise _AddressError(f"the archive has the md5 {total.hexdigest()}, expected {expected}")
+        raise AddressError(f"the archive has the md5 {total.hexdigest()}, expected {expected}")
 
 
 def _unpack(archive: Path, release: Release, scratch: Path) -> list[Path]:
@@ -359,11 +359,11 @@ def _unpack(archive: Path, release: Release, scratch: Path) -> list[Path]:
                     shutil.copyfileobj(inside, zipped, 1 << 20)
                 unpacked.append(target)
     except DAMAGED as error:
-        raise _AddressError("the archive is cut short or damaged") from error
+        raise AddressError("the archive is cut short or damaged") from error
     names = {file.name for file in unpacked}
     missing = [name for name in release.needed if f"{name}.gz" not in names]
     if missing:
-        raise _AddressError(f"the archive holds no {', '.join(missing)}")
+        raise AddressError(f"the archive holds no {', '.join(missing)}")
     return unpacked
 
 
