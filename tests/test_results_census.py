@@ -19,11 +19,13 @@ from mmoe_lib.results import (
     cost_table,
     difference_interval,
     holm,
+    learned,
     mean_interval,
     pairwise_differences,
     pairwise_table,
     read_paper,
     show_interval,
+    stuck_table,
     tucker_table,
 )
 
@@ -81,8 +83,9 @@ def test_the_table_holds_our_mean_and_the_papers() -> None:
     table = census_table(rows, "income")
     sample = rows.loc[rows["model"] == "MMoE", "test_main_auc"]
     assert table.loc["MMoE", "runs"] == 3
-    assert table.loc["MMoE", "income: ours"] == show_interval(*mean_interval(sample))
-    assert table.loc["MMoE", "income: sd"] == f"{np.std(sample, ddof=1):.4f}"
+    assert table.loc["MMoE", "income: all runs"] == show_interval(*mean_interval(sample))
+    assert table.loc["MMoE", "income: runs that learned"] == table.loc["MMoE", "income: all runs"]
+    assert table.loc["MMoE", "income: sd of these"] == f"{np.std(sample, ddof=1):.4f}"
     assert table.loc["MMoE", "income: paper"] == "0.9359"
     assert table.loc["MMoE", "never married: paper"] == "0.9927"
     with pytest.raises(ValueError, match="no rows of group 'education'"):
@@ -93,6 +96,27 @@ def test_a_diverged_run_is_left_out_of_the_mean_and_counted() -> None:
     rows = runs({"MMoE": 0.94}, number=5)
     rows.loc[0, ["test_main_auc", "test_auxiliary_auc"]] = np.nan
     assert census_table(rows, "income").loc["MMoE", "runs"] == 4
+
+
+def test_a_run_that_learned_nothing_is_in_the_mean_of_all_and_counted() -> None:
+    rows = pd.concat(
+        [runs({"MMoE": 0.94, "OMoE": 0.93}, number=5), runs({"MMoE": 0.88}, "education", number=5)]
+    )
+    rows = rows.reset_index(drop=True)
+    rows.loc[0, "test_main_auc"] = 0.5
+    table = census_table(rows, "income")
+    others = rows.loc[1:4, "test_main_auc"]
+    assert table.loc["MMoE", "learned nothing"] == 1
+    assert table.loc["OMoE", "learned nothing"] == 0
+    assert table.loc["MMoE", "income: runs that learned"] == show_interval(*mean_interval(others))
+    assert float(table.loc["MMoE", "income: all runs"][:6]) == pytest.approx(
+        (0.5 + others.sum()) / 5, abs=1e-4
+    )
+    assert len(learned(rows)) == len(rows) - 1
+    stuck = stuck_table(rows)
+    assert stuck.loc["MMoE", "income"] == "1 of 5"
+    assert stuck.loc["MMoE", "education"] == "0 of 5"
+    assert stuck.loc["MMoE", "both (%)"] == "10.0 [1.8, 40.4]"  # Wilson's interval of 1 in 10
 
 
 def test_the_best_run_is_chosen_on_validation_and_shown_beside_the_one_chosen_on_test() -> None:

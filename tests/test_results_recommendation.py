@@ -28,7 +28,9 @@ from mmoe_lib.results import (
     serving_table,
     show_interval,
     signed_rank,
+    streaming_table,
     tradeoff_frame,
+    training_speed_table,
 )
 
 METHODS = ("Single-Task", "Shared-Bottom", "L2-Constrained", "Cross-Stitch", "OMoE", "MMoE")
@@ -481,3 +483,30 @@ def test_claim_12_looks_at_the_whole_interval() -> None:
     }
     cheap = claim_12(serving(Cross_Stitch=(1.0, 0.99, 1.01)))
     assert not any(c.supports for c in cheap.comparisons if "p50" in c.what and "Cross" in c.what)
+
+
+def test_speeds_are_shown_beside_those_of_the_plain_loops() -> None:
+    rows = pd.DataFrame(
+        {
+            "kind": ["plain loop, DataLoader", "ensemble"],
+            "runs": [1, 20],
+            "rows_per_second": [50_000.0, 300_000.0],
+            "ratio": [1.0, 6.0],
+            "ratio_low": [1.0, 5.5],
+            "ratio_high": [1.0, 6.5],
+            "ratio_sliced": [0.8, 4.8],
+        }
+    )
+    table = training_speed_table(rows)
+    assert table.loc["ensemble, 20 runs"].tolist() == ["300,000", "6.0 [5.5, 6.5]", "4.8"]
+    logs = pd.DataFrame(
+        {
+            "log": ["in memory", "streamed"],
+            "rows": [10**6, 10**8],
+            "disk_mb": [41.0, 4100.6],
+            "per_second": [40_000.0, 39_000.0],
+            "ratio": [1.0, 0.975],
+            "memory_mb": [500.4, 510.2],
+        }
+    )
+    assert streaming_table(logs).loc["streamed"].tolist() == ["100,000,000", "4,101", "39,000", "0.97", "510"]

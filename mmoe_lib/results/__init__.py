@@ -1,6 +1,7 @@
 """Read the paper's numbers and ours, say how sure they are, and put them side by side."""
 
 from mmoe_lib.results.census import (
+    LEARNED_NOTHING,
     alpha_table,
     balanced,
     census_best,
@@ -9,8 +10,10 @@ from mmoe_lib.results.census import (
     census_table,
     changes_table,
     cost_table,
+    learned,
     pairwise_differences,
     pairwise_table,
+    stuck_table,
     tucker_table,
 )
 from mmoe_lib.results.intervals import (
@@ -43,8 +46,10 @@ from mmoe_lib.results.recommendation import (
     serving_row,
     serving_table,
     signed_rank,
+    streaming_table,
     tradeoff_frame,
     trained_runs,
+    training_speed_table,
 )
 from mmoe_lib.results.synthetic import (
     HUMP_NAMES,
@@ -64,6 +69,7 @@ __all__ = [
     "DEAD",
     "HUMPS",
     "HUMP_NAMES",
+    "LEARNED_NOTHING",
     "SMALL_SAMPLE",
     "PairedDifference",
     "alpha_table",
@@ -85,6 +91,7 @@ __all__ = [
     "holm",
     "hump_of",
     "hump_shares",
+    "learned",
     "live_table",
     "loss_curves",
     "mean_interval",
@@ -107,8 +114,11 @@ __all__ = [
     "serving_table",
     "show_interval",
     "signed_rank",
+    "streaming_table",
+    "stuck_table",
     "summarise",
     "tradeoff_frame",
     "trained_runs",
+    "training_speed_table",
     "tucker_table",
 ]

@@ -52,6 +52,43 @@ def balanced(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[runs == len(pairs)].reset_index(drop=True)
 
 
+LEARNED_NOTHING = 0.55
+"""A main-task AUC below this: the run gives (nearly) everyone the same score. None lies between 0.51 and 0.87."""
+
+
+def learned(rows: pd.DataFrame) -> pd.DataFrame:
+    """The runs that learned the main task at all; the others are counted beside them, by `stuck_table`."""
+    return rows[~(rows["test_main_auc"] < LEARNED_NOTHING)].reset_index(drop=True)
+
+
+def stuck_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """How many runs learned nothing of their main task, a row a method.
+
+    Args:
+        rows: Rows of a census study, one a run.
+
+    Returns:
+        For each group the number of such runs of all, and their share in percent with Wilson's 95 % interval over
+        both groups.
+    """
+    stuck = rows["test_main_auc"] < LEARNED_NOTHING
+    table: dict[str, dict[str, str]] = {}
+    for model in dict.fromkeys(rows["model"]):
+        of_model = rows["model"] == model
+        table[model] = {}
+        for group in dict.fromkeys(rows["setting"]):
+            chosen = of_model & (rows["setting"] == group)
+            table[model][group] = f"{int((stuck & chosen).sum())} of {int(chosen.sum())}"
+        interval = stats.binomtest(int((stuck & of_model).sum()), int(of_model.sum())).proportion_ci(
+            method="wilson"
+        )
+        share = 100 * float(stuck[of_model].mean())
+        table[model]["both (%)"] = show_interval(
+            share, 100 * float(interval.low), 100 * float(interval.high), digits=1
+        )
+    return pd.DataFrame(table).T
+
+
 def _trained(rows: pd.DataFrame, group: str) -> pd.DataFrame:
     """The runs of a group that did not diverge.
 
@@ -67,6 +104,9 @@ def _trained(rows: pd.DataFrame, group: str) -> pd.DataFrame:
 def census_table(rows: pd.DataFrame, group: str) -> pd.DataFrame:
     """Our means with 95 % intervals and standard deviations beside the paper's means of 400 runs, a row a method.
 
+    The main task's mean over all runs stands beside that of the runs that learned it (see `LEARNED_NOTHING`), whose
+    standard deviation is shown.
+
     Args:
         rows: Rows of a census study, one a run: model, setting, test_main_auc, test_auxiliary_auc.
         group: "income" or "education".
@@ -79,11 +119,18 @@ def census_table(rows: pd.DataFrame, group: str) -> pd.DataFrame:
     columns: dict[str, dict[str, str | int]] = {}
     for model in dict.fromkeys(trained["model"]):
         runs = trained[trained["model"] == model]
-        columns[model] = {"runs": len(runs)}
-        for value, title in (("test_main_auc", group), ("test_auxiliary_auc", "never married")):
-            columns[model][f"{title}: ours"] = show_interval(*mean_interval(runs[value]))
-            columns[model][f"{title}: sd"] = f"{runs[value].std():.4f}"
-            columns[model][f"{title}: paper"] = f"{paper.loc[model, value]:.4f}"
+        main, auxiliary = runs["test_main_auc"], runs["test_auxiliary_auc"]
+        able = main[main >= LEARNED_NOTHING]
+        columns[model] = {
+            "runs": len(runs),
+            "learned nothing": len(runs) - len(able),
+            f"{group}: all runs": show_interval(*mean_interval(main)),
+            f"{group}: runs that learned": show_interval(*mean_interval(able)) if len(able) > 1 else "",
+            f"{group}: sd of these": f"{able.std():.4f}" if len(able) > 1 else "",
+            f"{group}: paper": f"{paper.loc[model, 'test_main_auc']:.4f}",
+            "never married: ours": show_interval(*mean_interval(auxiliary)),
+            "never married: paper": f"{paper.loc[model, 'test_auxiliary_auc']:.4f}",
+        }
     return pd.DataFrame(columns).T
 
 

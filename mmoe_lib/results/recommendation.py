@@ -485,6 +485,46 @@ def serving_row(rows: pd.DataFrame, model: str) -> pd.Series[float]:
     return found.iloc[0]
 
 
+def training_speed_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """How fast the MMoE ranker trains at batch 1,024 on one core, a row a contender.
+
+    Args:
+        rows: `data/results/benchmark_ranking.csv`.
+
+    Returns:
+        Rows a second of all runs together, and how many times those of a plain loop with a DataLoader and of one with
+        sliced batches; medians over rounds, for the first with the lowest and highest round.
+    """
+    table: dict[str, dict[str, str]] = {}
+    for row in rows.to_dict("records"):
+        name = str(row["kind"]) + ("" if str(row["kind"]).startswith("plain") else f", {row['runs']} runs")
+        ratio = (row["ratio"], row["ratio_low"], row["ratio_high"])
+        table[name] = {
+            "rows a second": f"{row['rows_per_second']:,.0f}",
+            "times the DataLoader's": show_interval(*ratio, digits=1),
+            "times the sliced loop's": f"{row['ratio_sliced']:.1f}",
+        }
+    return pd.DataFrame(table).T
+
+
+def streaming_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Training from a log in memory, the same streamed, and a longer one streamed, a row each.
+
+    Args:
+        rows: `data/results/benchmark_streaming.csv`.
+    """
+    return pd.DataFrame(
+        {
+            "rows of the log": [f"{value:,.0f}" for value in rows["rows"]],
+            "on disk (MB)": [f"{value:,.0f}" for value in rows["disk_mb"]],
+            "rows a second": [f"{value:,.0f}" for value in rows["per_second"]],
+            "times in memory": [f"{value:.2f}" for value in rows["ratio"]],
+            "most memory (MB)": [f"{value:,.0f}" for value in rows["memory_mb"]],
+        },
+        index=pd.Index(rows["log"], name=None),
+    )
+
+
 def reference_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Engagement AUC and R2 and satisfaction AUC of the models that are no neural network, a row a model and inputs.
 

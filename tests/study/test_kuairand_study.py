@@ -168,13 +168,13 @@ def test_tuning_takes_the_best_mean_and_no_setting_that_diverged() -> None:
                 auc = 0.9 if seed % 2 else np.nan
             rows.append(
                 {"model": c.model, "learning_rate": c.learning_rate, **c.facts, "seed": seed}
-                | {"validation_engagement_auc": auc + 0.001 * (c.facts["alpha"] == 1e-4)}
+                | {"validation_engagement_auc": auc + 0.001 * (c.facts["alpha"] == 1e-3)}
             )
     chosen = chosen_settings(pd.DataFrame(rows))
     assert {key: value.learning_rate for key, value in chosen.items()} == {
         (method, optimiser): rate for method in METHODS for optimiser, rate in (("SGD", 2.0), ("Adam", 3e-3))
     }
-    assert chosen["L2-Constrained", "SGD"].alpha == 1e-4
+    assert chosen["L2-Constrained", "SGD"].alpha == 1e-3
     with pytest.raises(ValueError, match="no setting of MMoE with Adam has an AUC"):
         chosen_settings(
             pd.DataFrame([row for row in rows if row["model"] != "MMoE" or row["optimiser"] == "SGD"])
