@@ -272,3 +272,9 @@ def test_rows_go_to_a_file_with_their_origin(tmp_path: Path) -> None:
     assert asdict(Choices(**small.facts)).items() <= rows.iloc[0].to_dict().items()  # type: ignore[arg-type]
     assert rows["data"].str.contains("simulated").all()
     assert len(run_cells([small], run, tmp_path / "kuairand.csv", origin, progress=False)) == 2
+
+
+def test_a_window_without_a_single_like_is_an_error_and_no_score() -> None:
+    labels = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    with pytest.raises(ValueError, match="labels hold 0 ones and 3 zeros, expected some of both"):
+        kuairand.judge(torch.full((1, 3, 2), 0.5), labels)
