@@ -47,7 +47,7 @@ class L2Constrained(SingleTask):
                 f"alpha is {alpha}, expected a number of 0 or more: a negative one pushes the networks apart"
             )
         super().__init__(num_inputs, num_tasks, bottom_widths, tower_widths, generator=generator)
-        self.alpha = alpha
+        self.alpha = float(alpha)  # a number of numpy's would be a tensor to torch.compile
 
     def penalty(self) -> Tensor:
         """What is added to the loss of a run, a scalar."""

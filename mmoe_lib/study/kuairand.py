@@ -513,7 +513,7 @@ def chosen_settings(rows: pd.DataFrame) -> dict[tuple[str, str], Chosen]:
                     f"no setting of {method} with {optimiser} has an AUC, expected one: run the tuning, or add rates"
                 )
             rate, alpha = cast(tuple[float, float], means.idxmax())
-            chosen[method, optimiser] = Chosen(method, optimiser, rate, alpha)
+            chosen[method, optimiser] = Chosen(method, optimiser, float(rate), float(alpha))
     return chosen
 
 
