@@ -239,6 +239,12 @@ def test_the_gradient_of_each_run_is_that_of_the_loss_written_out() -> None:
     assert not torch.isclose(distances[0], distances[1], rtol=0.01)
 
 
+def test_alpha_is_a_plain_number_wherever_it_comes_from() -> None:
+    """A number of numpy's, as from a table of results, would be traced as a tensor by torch.compile."""
+    model = L2Constrained(3, 2, bottom_widths=(4,), alpha=np.float64(0.1))
+    assert type(model.alpha) is float
+
+
 def test_a_large_alpha_pulls_the_networks_together() -> None:
     x = _randn(64, 5)
     y = torch.stack([x[:, 0], -x[:, 0]], dim=1)  # tasks that disagree
