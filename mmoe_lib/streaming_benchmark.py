@@ -18,7 +18,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -31,9 +31,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mmoe_lib.models import MMoE, Ranker
+from mmoe_lib.models import Ranker
 from mmoe_lib.progress import progress_bar
 from mmoe_lib.seeds import seeded_generator
+from mmoe_lib.study.kuairand import build_ranker
 from mmoe_lib.study.origin import Origin
 from mmoe_lib.study.workers import WorkerDiedError, fast_environment
 from mmoe_lib.tasks.kuairand_columns import (
@@ -139,17 +140,9 @@ class Contender:
         return joined_epochs(lambda rows: store.features.rows(part, rows), len(part), BATCH)
 
 
-def ranker(features: FeatureTables, generator: torch.Generator) -> Ranker:
-    """The model that is trained: a shared layer below 8 experts and a tower a task, sizes ours."""
-    return Ranker(
-        len(features.sparse_names),
-        len(features.dense_names),
-        features.vocabulary,
-        2,
-        partial(MMoE, num_experts=8, expert_widths=(32,), tower_widths=(16,)),
-        lower_widths=(128,),
-        generator=generator,
-    )
+def ranker(features: FeatureTables) -> Callable[[torch.Generator], Ranker]:
+    """The model that is trained: MMoE of the recommendation study."""
+    return build_ranker("MMoE", len(features.sparse_names), len(features.dense_names), features.vocabulary)
 
 
 def peak_memory() -> int:
@@ -172,7 +165,7 @@ def _contend(contender: Contender, pipe: Connection) -> None:
     try:
         store = open_store(contender.folder)
         batches = contender.batches(store)
-        ensemble = Ensemble(partial(ranker, store.features), [0])
+        ensemble = Ensemble(ranker(store.features), [0])
         step, numbers = Step(ensemble, binary_cross_entropy, torch.full((1,), 1e-3), Adam()), count(1)
         for _ in range(5):
             step(*next(batches), next(numbers))
