@@ -8,6 +8,7 @@ with Shared-Bottom in the same round. A request is one user with some candidate 
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
@@ -136,7 +137,8 @@ def measure(settings: Settings) -> pd.DataFrame:
         One row a method: model; parameters, embedding_parameters (of these) and multiply_adds of an example. For b
         of `REQUEST_ROWS`: p50_ms_b and p99_ms_b of a request to the module, medians of the rounds; ratio_b, the
         median over rounds of its p50 over that of Shared-Bottom, ratio_b_low and ratio_b_high, the lowest and
-        highest of them; exported_p50_ms_b, of the `torch.export` program. rows_per_second at `THROUGHPUT_ROWS`, and
+        highest of them; exported_p50_ms_b, of the `torch.export` program; compiled_p50_ms_b, compiled_ratio_b and its _low
+        and _high, the same of the module under torch.compile. rows_per_second at `THROUGHPUT_ROWS`, and
         throughput_ratio, likewise. rounds.
     """
     torch.set_num_threads(1)
@@ -154,6 +156,10 @@ def measure(settings: Settings) -> pd.DataFrame:
         for rows in REQUEST_ROWS:
             works[name, "module", rows] = _answering(model, inputs[rows])
             works[name, "exported", rows] = _answering(exported, inputs[rows])
+            torch.compiler.reset()  # else one process compiles a few models only, and the others not, without a word
+            compiled = torch.compile(copy.deepcopy(model), dynamic=False)
+            works[name, "compiled", rows] = _answering(compiled, inputs[rows])
+            works[name, "compiled", rows]()  # compiles now
         works[name, "module", THROUGHPUT_ROWS] = _answering(model, inputs[THROUGHPUT_ROWS])
     measured = interleaved(works, settings.rounds, settings.seconds, device, progress=settings.progress)
     table = {key: np.array(rounds) for key, rounds in measured.items()}  # (rounds, 3)
@@ -175,6 +181,11 @@ def _row(name: str, model: Ranker, table: Mapping[tuple[str, str, int], Any]) ->
         ratios = own[:, 1] / other[:, 1]
         row[f"ratio_{rows}"] = np.median(ratios)
         row[f"ratio_{rows}_low"], row[f"ratio_{rows}_high"] = ratios.min(), ratios.max()
+        own, other = table[name, "compiled", rows], table[REFERENCE, "compiled", rows]
+        row[f"compiled_p50_ms_{rows}"] = np.median(own[:, 1])
+        ratios = own[:, 1] / other[:, 1]
+        row[f"compiled_ratio_{rows}"] = np.median(ratios)
+        row[f"compiled_ratio_{rows}_low"], row[f"compiled_ratio_{rows}_high"] = ratios.min(), ratios.max()
         row[f"exported_p50_ms_{rows}"] = np.median(table[name, "exported", rows][:, 1])
     own, other = (table[model, "module", THROUGHPUT_ROWS][:, 0] for model in (name, REFERENCE))
     row["rows_per_second"], row["throughput_ratio"] = np.median(own), np.median(own / other)

@@ -149,9 +149,9 @@ def serving() -> pd.DataFrame:
         {
             "model": ["MMoE", "Shared-Bottom", "Cross-Stitch"],
             "multiply_adds": [1_100, 1_000, 2_050],
-            "ratio_1": [1.2, 1.0, 2.1],
-            "ratio_1_low": [1.1, 1.0, 2.0],
-            "ratio_1_high": [1.4, 1.0, 2.2],
+            "compiled_ratio_1000": [1.2, 1.0, 2.1],
+            "compiled_ratio_1000_low": [1.1, 1.0, 2.0],
+            "compiled_ratio_1000_high": [1.4, 1.0, 2.2],
             "ratio_1000": [1.15, 1.0, 1.9],
             "ratio_1000_low": [1.12, 1.0, 1.8],
             "ratio_1000_high": [1.2, 1.0, 2.3],
@@ -164,8 +164,8 @@ def test_serving_bars_are_ratios_to_shared_bottoms() -> None:
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["Shared-Bottom", "Cross-Stitch", "MMoE"]
     widths = [[patch.get_width() for patch in axes.patches] for axes in figure.axes]  # type: ignore[attr-defined]
-    assert widths == [pytest.approx(row) for row in ([1, 2.05, 1.1], [1, 2.1, 1.2], [1, 1.9, 1.15])]
-    assert [text.get_text() for text in figure.axes[1].texts] == ["1.00", "2.10", "1.20"]
+    assert widths == [pytest.approx(row) for row in ([1, 2.05, 1.1], [1, 1.9, 1.15], [1, 2.1, 1.2])]
+    assert [text.get_text() for text in figure.axes[2].texts] == ["1.00", "2.10", "1.20"]
     with pytest.raises(ValueError, match="0 rows of Shared-Bottom"):
         figures.serving_bars(serving().iloc[[0, 2]], "A finding")
 

@@ -366,6 +366,8 @@ def serving(**ratios: tuple[float, float, float]) -> pd.DataFrame:
         for batch in (1, 1000):
             row |= {f"p50_ms_{batch}": 0.2 * middle, f"p99_ms_{batch}": 0.3 * middle}
             row |= {f"ratio_{batch}": middle, f"ratio_{batch}_low": low, f"ratio_{batch}_high": high}
+            row |= {f"compiled_p50_ms_{batch}": 0.1 * middle, f"compiled_ratio_{batch}": middle}
+            row |= {f"compiled_ratio_{batch}_low": low, f"compiled_ratio_{batch}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -380,6 +382,8 @@ def test_costs_are_divided_by_shared_bottoms() -> None:
     assert row["p50 ms, 1,000 rows"] == "0.24"
     assert row["p99 ms, 1 row"] == "0.36"
     assert row["p50 ratio, 1 row"] == "1.20 [1.10, 1.30]"
+    assert row["compiled p50 ms, 1,000 rows"] == "0.12"
+    assert row["compiled p50 ratio, 1 row"] == "1.20 [1.10, 1.30]"
     assert table.loc["Cross-Stitch", "rows a second"] == "2,000 (0.50x)"
 
 
@@ -466,7 +470,7 @@ def test_claim_12_looks_at_the_whole_interval() -> None:
     claim = claim_12(serving())
     assert claim.verdict == "holds"
     assert claim.runs == 7
-    assert len(claim.comparisons) == 9
+    assert len(claim.comparisons) == 15
     by_name = {c.what: c for c in claim.comparisons}
     added = by_name["multiply-adds: MMoE's over Shared-Bottom's"]
     assert (added.estimate, added.low, added.high) == pytest.approx((1.1, 1.1, 1.1))

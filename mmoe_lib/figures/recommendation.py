@@ -216,11 +216,11 @@ def tradeoff_curves(frame: pd.DataFrame, finding: str, *, simulated: bool) -> Fi
 
 
 def serving_bars(rows: pd.DataFrame, finding: str) -> Figure:
-    """What serving costs relative to Shared-Bottom: multiply-adds, and p50 latency at 1 and at 1,000 rows.
+    """What serving costs relative to Shared-Bottom: multiply-adds, and p50 latency at 1,000 rows, plain and compiled.
 
     Args:
-        rows: `data/results/benchmark_serving.csv`: model, multiply_adds, ratio_1 and ratio_1000 with _low and
-            _high, the lowest and the highest round.
+        rows: `data/results/benchmark_serving.csv`: model, multiply_adds, ratio_1000 and compiled_ratio_1000 with
+            _low and _high, the lowest and the highest round.
         finding: The title.
 
     Raises:
@@ -231,8 +231,8 @@ def serving_bars(rows: pd.DataFrame, finding: str) -> Figure:
     costs = rows.set_index("model").loc[models]
     multiply_adds = costs["multiply_adds"] / base
     panels = {"multiply-adds": (multiply_adds, multiply_adds, multiply_adds)} | {
-        f"p50, {name}": tuple(costs[f"ratio_{batch}{end}"] for end in ("", "_low", "_high"))
-        for batch, name in ((1, "1 row"), (1000, "1,000 rows"))
+        f"p50, {name}": tuple(costs[f"{column}{end}"] for end in ("", "_low", "_high"))
+        for column, name in (("ratio_1000", "1,000 rows"), ("compiled_ratio_1000", "the same compiled"))
     }
     with theme():
         figure, axes = plt.subplots(

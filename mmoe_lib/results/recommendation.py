@@ -443,7 +443,8 @@ def serving_table(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row a method: parameters, those outside the embeddings and multiply-adds of one row, each with the ratio
         to Shared-Bottom's; milliseconds of a request of 1 and of 1,000 rows, half of them (p50) and 99 in 100
-        (p99) within; the median over rounds of the ratio of the p50s with the lowest and highest round; rows a
+        (p99) within; the median over rounds of the ratio of the p50s with the lowest and highest round; both p50s again
+        for the model under torch.compile; rows a
         second with its ratio.
 
     Raises:
@@ -466,6 +467,11 @@ def serving_table(rows: pd.DataFrame) -> pd.DataFrame:
                 f"p50 ms, {name}": f"{row[f'p50_ms_{batch}']:.3g}",
                 f"p99 ms, {name}": f"{row[f'p99_ms_{batch}']:.3g}",
                 f"p50 ratio, {name}": show_interval(*ratio, digits=2),
+            }
+            compiled = (row[f"compiled_ratio_{batch}{end}"] for end in ("", "_low", "_high"))
+            table[model] |= {
+                f"compiled p50 ms, {name}": f"{row[f'compiled_p50_ms_{batch}']:.3g}",
+                f"compiled p50 ratio, {name}": show_interval(*compiled, digits=2),
             }
         table[model]["rows a second"] = _with_ratio(row["rows_per_second"], base["rows_per_second"])
     return pd.DataFrame(table).T
