@@ -502,7 +502,7 @@ def test_speeds_are_shown_beside_those_of_the_plain_loops() -> None:
         }
     )
     table = training_speed_table(rows)
-    assert table.loc["ensemble, 20 runs"].tolist() == ["300,000", "6.0 [5.5, 6.5]", "4.8"]
+    assert list(table.loc["ensemble, 20 runs"]) == ["300,000", "6.0 [5.5, 6.5]", "4.8"]
     logs = pd.DataFrame(
         {
             "log": ["in memory", "streamed"],
@@ -513,4 +513,4 @@ def test_speeds_are_shown_beside_those_of_the_plain_loops() -> None:
             "memory_mb": [500.4, 510.2],
         }
     )
-    assert streaming_table(logs).loc["streamed"].tolist() == ["100,000,000", "4,101", "39,000", "0.97", "510"]
+    assert list(streaming_table(logs).loc["streamed"]) == ["100,000,000", "4,101", "39,000", "0.97", "510"]

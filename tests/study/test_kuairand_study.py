@@ -234,8 +234,9 @@ def test_some_users_keep_all_of_their_impressions() -> None:
 def test_trees_find_what_the_user_did_before_useful() -> None:
     cells = kuairand_references.reference_cells()
     plain, past = (kuairand_references.run_reference(c, RankingSource(1000, simulated=True)) for c in cells)
-    assert 0.5 < plain.loc[0, "test_engagement_auc"] < past.loc[0, "test_engagement_auc"] < 1
-    assert past.loc[0, "test_engagement_r2"] > 0
+    without, with_past = (float(rows["test_engagement_auc"].iloc[0]) for rows in (plain, past))
+    assert 0.5 < without < with_past < 1
+    assert (past["test_engagement_r2"] > 0).all()
 
 
 def test_candidates_stand_behind_the_shown_one_and_the_estimate_is_of_it() -> None:
@@ -250,12 +251,9 @@ def test_candidates_stand_behind_the_shown_one_and_the_estimate_is_of_it() -> No
     assert len(share) > 0.9 * len(tables.videos)
 
     found = off_policy.run_off_policy(cell("Shared-Bottom", seeds=(0,)), SOURCE, "cpu")
-    assert found.loc[0, "requests"] > 100
-    assert (
-        found.loc[0, "low_engagement_0"]
-        < found.loc[0, "value_engagement_0"]
-        < found.loc[0, "high_engagement_0"]
-    )
+    assert (found["requests"] > 100).all()
+    assert (found["low_engagement_0"] < found["value_engagement_0"]).all()
+    assert (found["value_engagement_0"] < found["high_engagement_0"]).all()
 
 
 def test_only_the_compared_methods_are_replayed_and_with_adam() -> None:
