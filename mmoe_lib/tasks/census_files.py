@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mmoe_lib.tasks.census_columns import COLUMNS, CONTINUOUS, NOMINAL, WEIGHT, categories
-from mmoe_lib.tasks.download import DAMAGED, DownloadError, Source, fetch, open_text
+from mmoe_lib.tasks.download import DAMAGED, Source, can_be_had, fetch, open_text, with_or_without_gz
 
 FOLDER = "census-income"
 BY_HAND = (
@@ -171,12 +171,7 @@ def available(
     When they cannot, a warning says why. A folder that was named but is wrong still raises: going on with a
     stand-in would hide a slip of the user.
     """
-    try:
-        find_or_download(path, cache=cache, release=release, progress=progress)
-    except DownloadError as error:
-        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
-        return False
-    return True
+    return can_be_had(lambda: find_or_download(path, cache=cache, release=release, progress=progress))
 
 
 def _cache_folder(cache: str | os.PathLike[str] | None) -> Path:
@@ -187,7 +182,7 @@ def _in_folder(folder: Path, given_as: str, release: Release) -> CensusFiles | N
     if not folder.is_dir():
         raise FileNotFoundError(f"{given_as} is {folder}, which is not a folder: {BY_HAND}")
     for place in (folder / FOLDER, folder):
-        files = [_with_or_without_gz(place / file.name) for file in (release.train, release.test)]
+        files = [with_or_without_gz(place / file.name) for file in (release.train, release.test)]
         train, test = files
         if train is not None and test is not None:
             return CensusFiles(train, test, release, in_cache=False)
@@ -196,13 +191,6 @@ def _in_folder(folder: Path, given_as: str, release: Release) -> CensusFiles | N
             raise FileNotFoundError(
                 f"{place} ({given_as}) holds only one of the two files, {missing}(.gz) is missing"
             )
-    return None
-
-
-def _with_or_without_gz(plain: Path) -> Path | None:
-    for candidate in (plain.with_name(f"{plain.name}.gz"), plain):
-        if candidate.is_file():
-            return candidate
     return None
 
 

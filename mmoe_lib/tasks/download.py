@@ -17,9 +17,10 @@ import tarfile
 import tempfile
 import threading
 import time
+import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, cast
 from urllib.parse import urlsplit
@@ -155,6 +156,28 @@ def fetch(
                     f"{name} could not be fetched; tried {', '.join(tried)}; by hand: {by_hand}"
                 )
         return found
+
+
+def can_be_had(find: Callable[[], object]) -> bool:
+    """Whether files can be found or downloaded; when no address gave them, a warning says why.
+
+    Args:
+        find: Finds them, else downloads them. What it raises but DownloadError goes on to the caller.
+    """
+    try:
+        find()
+    except DownloadError as error:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=3)
+        return False
+    return True
+
+
+def with_or_without_gz(plain: Path) -> Path | None:
+    """A file, compressed with .gz behind its name or plain; None when neither is there."""
+    for candidate in (plain.with_name(f"{plain.name}.gz"), plain):
+        if candidate.is_file():
+            return candidate
+    return None
 
 
 def text_sha256(path: Path) -> str:

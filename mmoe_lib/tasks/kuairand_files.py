@@ -9,7 +9,6 @@ import os
 import shutil
 import tarfile
 import tempfile
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,10 @@ from mmoe_lib.tasks.download import (
     AddressError,
     DownloadError,
     Patience,
+    can_be_had,
     download,
     open_text,
+    with_or_without_gz,
 )
 from mmoe_lib.tasks.kuairand_columns import (
     FIRST_LOG,
@@ -201,12 +202,7 @@ def available(
     When they cannot, a warning says why. A folder that was named but is wrong still raises: going on with a
     stand-in would hide a slip of the user.
     """
-    try:
-        find_or_download(path, cache=cache, release=release, progress=progress)
-    except DownloadError as error:
-        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
-        return False
-    return True
+    return can_be_had(lambda: find_or_download(path, cache=cache, release=release, progress=progress))
 
 
 def read_log(path: Path, *, times_may_be_blank: bool) -> tuple[pd.DataFrame, str]:
@@ -312,7 +308,7 @@ def _in_folder(folder: Path, given_as: str, release: Release) -> KuaiRandFiles |
     if not folder.is_dir():
         raise FileNotFoundError(f"{given_as} is {folder}, which is not a folder: {BY_HAND}")
     for place in (folder / name for name in PLACES):
-        found = {name: _with_or_without_gz(place / name) for name in (*release.needed, *release.optional)}
+        found = {name: with_or_without_gz(place / name) for name in (*release.needed, *release.optional)}
         missing = [name for name in release.needed if found[name] is None]
         if not missing:
             first, second, users, videos = (cast(Path, found[name]) for name in release.needed)
@@ -321,13 +317,6 @@ def _in_folder(folder: Path, given_as: str, release: Release) -> KuaiRandFiles |
             raise FileNotFoundError(
                 f"{place} ({given_as}) holds a part of the files, {', '.join(missing)}(.gz) missing: {BY_HAND}"
             )
-    return None
-
-
-def _with_or_without_gz(plain: Path) -> Path | None:
-    for candidate in (plain.with_name(f"{plain.name}.gz"), plain):
-        if candidate.is_file():
-            return candidate
     return None
 
 
