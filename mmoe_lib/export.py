@@ -9,8 +9,6 @@ from __future__ import annotations
 import copy
 import importlib
 import io
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmoe_lib.files import write_whole
 from mmoe_lib.seeds import seeded_generator
 
 TOLERANCE = 1e-5
@@ -53,7 +52,7 @@ def export_model(
     if path is not None:
         buffer = io.BytesIO()
         torch.export.save(program, buffer)
-        _write(Path(path), buffer.getvalue())
+        write_whole(Path(path), buffer.getvalue())
     return program
 
 
@@ -107,7 +106,7 @@ def export_onnx(module: nn.Module, num_inputs: int, path: Path | str) -> None:
     for inputs in (x, x[:1]):
         (predicted,) = session.run(["y"], {"x": inputs.numpy()})
         _check_equal(predicted, module, inputs)
-    _write(Path(path), content)
+    write_whole(Path(path), content)
 
 
 def _onnx_packages() -> dict[str, Any]:
@@ -146,18 +145,3 @@ def _check_equal(predicted: np.ndarray[Any, Any], module: nn.Module, x: Tensor) 
             f"onnxruntime predicts {predicted[:1].tolist()} where the module predicts {expected[:1].tolist()}, "
             f"expected the same to {TOLERANCE:g}: use export_model"
         )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file in one atomic step."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

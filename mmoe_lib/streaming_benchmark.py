@@ -50,7 +50,7 @@ from mmoe_lib.tasks.kuairand_store import ImpressionStore, open_store, write
 from mmoe_lib.training import Adam, Ensemble, binary_cross_entropy
 from mmoe_lib.training.batches import joined_epochs
 from mmoe_lib.training.step import Step
-from mmoe_lib.training.streaming import BLOCK_ROWS, BLOCKS_HELD, streamed_epochs
+from mmoe_lib.training.streaming import streamed_epochs
 
 NUM_USERS, NUM_VIDEOS = 27_000, 7_500
 BATCH = 1024
@@ -117,14 +117,10 @@ class Contender:
     Attributes:
         log: "in memory" or "streamed".
         folder: Its store.
-        block_rows: Of `streamed_epochs`.
-        blocks_held: Likewise.
     """
 
     log: str
     folder: Path
-    block_rows: int = BLOCK_ROWS
-    blocks_held: int = BLOCKS_HELD
 
     def batches(self, store: ImpressionStore) -> Iterator[tuple[Tensor, Tensor]]:
         """Its minibatches without end."""
@@ -133,8 +129,6 @@ class Contender:
                 store.columns,
                 store.take,
                 BATCH,
-                block_rows=self.block_rows,
-                blocks_held=self.blocks_held,
             )
         part = store.impressions()
         return joined_epochs(lambda rows: store.features.rows(part, rows), len(part), BATCH)

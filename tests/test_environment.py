@@ -20,7 +20,7 @@ LIBRARY = ROOT / "mmoe_lib"
 
 # A module may import those of its own line and of the lines above it.
 LAYERS = (
-    ("seeds", "progress", "metrics", "policies", "presets"),  # helpers that know nothing of the book
+    ("seeds", "progress", "files", "metrics", "policies", "presets"),  # helpers that know nothing of the book
     ("tasks",),
     ("models",),
     ("export",),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mmoe_lib.files import write_whole
 from mmoe_lib.progress import progress_bar
 from mmoe_lib.study.origin import Origin
 from mmoe_lib.study.workers import Workers
@@ -186,7 +186,7 @@ def append_rows(path: Path, new: pd.DataFrame, cells: Sequence[Cell] = ()) -> pd
             )
         rows = pd.concat([old, new], ignore_index=True) if len(old) else new
         rows = _in_order(rows.drop_duplicates(KEY, keep="last"), cells)
-        _replace(path, rows.to_csv(index=False, lineterminator="\n"))
+        write_whole(path, rows.to_csv(index=False, lineterminator="\n").encode())
     return rows
 
 
@@ -209,17 +209,3 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-def _replace(path: Path, text: str) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
