@@ -177,7 +177,7 @@ def _plain_census_loop(contender: Contender) -> Work:
         optimiser.zero_grad()
         loss = binary_cross_entropy(model(x), y).sum()
         if isinstance(model, L2Constrained):
-            loss = loss + model.penalty()
+            loss = loss + model.penalty(x)
         loss.backward()
         optimiser.step()
         return 1

@@ -20,6 +20,8 @@ class Preset:
         synthetic_tuning_steps: Minibatches of each of them.
         synthetic_choice_runs: Runs a setting where the unpublished choices are varied.
         synthetic_choice_steps: Minibatches of each of them.
+        synthetic_slide_runs: Runs a correlation where p goes from 0 to 1 in small steps.
+        synthetic_slide_steps: Minibatches of each of them.
         census_trials: Settings of a method that are tried on a group of tasks in tuning.
         census_tuning_runs: Runs of each, trained together.
         census_tuning_epochs: Passes over the training rows at most.
@@ -48,6 +50,8 @@ class Preset:
     synthetic_tuning_steps: int
     synthetic_choice_runs: int
     synthetic_choice_steps: int
+    synthetic_slide_runs: int
+    synthetic_slide_steps: int
     census_trials: int
     census_tuning_runs: int
     census_tuning_epochs: int
@@ -78,6 +82,8 @@ _COUNTS: dict[str, tuple[int | None, int | None, int | None]] = {
     "synthetic_tuning_steps":   (1_500, 15_000,   60_000),
     "synthetic_choice_runs":    (4,     4,        12),
     "synthetic_choice_steps":   (500,   5_000,    30_000),
+    "synthetic_slide_runs":     (4,     4,        12),
+    "synthetic_slide_steps":    (500,   5_000,    30_000),
     "census_trials":            (4,     12,       60),
     "census_tuning_runs":       (2,     2,        2),
     "census_tuning_epochs":     (3,     6,        6),

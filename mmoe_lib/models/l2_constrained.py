@@ -49,8 +49,8 @@ class L2Constrained(SingleTask):
         super().__init__(num_inputs, num_tasks, bottom_widths, tower_widths, generator=generator)
         self.alpha = float(alpha)  # a number of numpy's would be a tensor to torch.compile
 
-    def penalty(self) -> Tensor:
-        """What is added to the loss of a run, a scalar."""
+    def penalty(self, x: Tensor) -> Tensor:
+        """What is added to the loss of a run, a scalar; it depends on the weights alone, not on the batch."""
         # alpha ||theta_1 - theta_2||^2, summed over all pairs of tasks
         thetas = [list(network.parameters()) for network in self.networks]
         distances = [

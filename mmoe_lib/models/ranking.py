@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -100,15 +100,16 @@ class Ranker(nn.Module):
         weights: Tensor = self.top.gate_weights(self.below(x))  # type: ignore[operator]
         return weights
 
-    def penalty(self) -> Tensor:
-        """What is added to the loss of a run: L2-Constrained's pull, on the embeddings too."""
+    def penalty(self, x: Tensor) -> Tensor:
+        """What is added to the loss of a run: what the top asks for, L2-Constrained's pull on the embeddings too."""
         table = self.embeddings.table
         if not isinstance(self.top, L2Constrained):
-            return table.new_zeros(())
+            own: Callable[[Tensor], Tensor] | None = getattr(self.top, "penalty", None)
+            return own(self.below(x)) if own else table.new_zeros(())
         # alpha ||theta_1 - theta_2||^2, summed over all pairs of tasks
         pairs = itertools.combinations(table.unbind(), 2)
         distance = sum(((one - other).square().sum() for one, other in pairs), start=table.new_zeros(()))
-        return self.top.penalty() + self.top.alpha * distance
+        return self.top.penalty(x) + self.top.alpha * distance
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (B, S + F), ids first, to outputs (B, K)."""

@@ -86,6 +86,7 @@ def _synthetic_parts(chosen: Preset, folder: Path) -> Iterator[tuple[Path, list[
     yield folder / "synthetic.csv", synthetic.reported_cells(chosen, rates), synthetic.run
     yield folder / "synthetic_parts.csv", synthetic.part_cells(chosen, rates), synthetic.run_parts
     yield folder / "synthetic_choices.csv", synthetic.choice_cells(chosen, rates), synthetic.run
+    yield folder / "synthetic_slide.csv", synthetic.slide_cells(chosen), synthetic.run
 
 
 def _census_parts(

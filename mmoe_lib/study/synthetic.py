@@ -1,9 +1,9 @@
 """The synthetic study of sections 3.3 and 5: models x task correlations x runs, and what the paper leaves open.
 
-Four parts, each a list of cells and a file of its own: `tuning` tries the paper's learning rates on runs that
+Five parts, each a list of cells and a file of its own: `tuning` tries the paper's learning rates on runs that
 are not reported; `reported` trains the paper's models with the rate chosen for each model and correlation;
 `parts` trains some of these runs again to see which part of the label they learned; `choices` changes one
-unpublished choice at a time.
+unpublished choice at a time; `slide` goes from p = 0 to p = 1 in small steps.
 """
 
 from __future__ import annotations
@@ -169,6 +169,21 @@ def choice_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Ce
                 seeds = range(preset.synthetic_choice_runs)
                 here = replace(choices, task_correlation=p)
                 cells += _cells(model, f"{name}: p = {p:g}", rate, seeds, preset.synthetic_choice_runs, here)
+    return cells
+
+
+SLIDE = tuple(step / 10 for step in range(11))
+"""Task correlations between which a reader slides."""
+
+
+def slide_cells(preset: Preset) -> list[Cell]:
+    """The three models at correlations from 0 to 1, all with Adam's default rate, which tuning chose at all three."""
+    cells = []
+    for p in SLIDE:
+        choices = Choices(p, preset.synthetic_slide_steps, preset.synthetic_batch_size)
+        for model in MODELS:
+            seeds = range(preset.synthetic_slide_runs)
+            cells += _cells(model, f"p = {p:g}", DEFAULT_RATE, seeds, preset.synthetic_slide_runs, choices)
     return cells
 
 

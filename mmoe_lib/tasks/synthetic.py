@@ -121,6 +121,74 @@ def task_weights(p: float, generator: torch.Generator, constants: Constants = CA
     return constants.c * torch.stack([u1, p * u1 + math.sqrt(1.0 - p * p) * u2])
 
 
+def equal_correlations(p: float, num_tasks: int) -> Tensor:
+    """The correlation matrix (K, K) of tasks that are all correlated by p.
+
+    Raises:
+        ValueError: If p is outside [-1 / (K - 1), 1]: no K vectors have such cosines.
+    """
+    matrix = torch.full((num_tasks, num_tasks), p, dtype=torch.float64)
+    matrix.fill_diagonal_(1.0)
+    _check_matrix(matrix)
+    return matrix
+
+
+def many_task_weights(
+    correlations: Tensor, generator: torch.Generator, constants: Constants = CALIBRATED
+) -> Tensor:
+    """Draw the weight vectors of K tasks whose cosines are given: section 3.2, steps 1 and 2, for more than two.
+
+    For two tasks these are the vectors of `task_weights`, from the same draws.
+
+    Args:
+        correlations: Cosines (K, K), symmetric, 1 on the diagonal, positive semidefinite.
+        generator: Source of K random directions, on the CPU.
+        constants: Gives c and d.
+
+    Returns:
+        Weights of shape (K, d), float64; each row has length c.
+
+    Raises:
+        ValueError: If there is no such matrix of cosines, or there are more tasks than dimensions.
+    """
+    root = _check_matrix(correlations)
+    tasks = len(correlations)
+    if tasks > constants.num_inputs:
+        raise ValueError(
+            f"there are {tasks} tasks in {constants.num_inputs} dimensions, expected no more: directions are orthogonal"
+        )
+    directions: list[Tensor] = []
+    for drawn in torch.randn(tasks, constants.num_inputs, generator=generator, dtype=torch.float64):
+        # u_i'u_j = 0, |u_i| = 1
+        for earlier in directions:
+            drawn = drawn - (drawn @ earlier) * earlier
+        directions.append(drawn / drawn.norm())
+    # W = c L U,  L L' = the correlations: for two tasks w2 = c (p u1 + sqrt(1 - p^2) u2)
+    return constants.c * root @ torch.stack(directions)
+
+
+def _check_matrix(correlations: Tensor) -> Tensor:
+    """The lower triangular L with L L' = the matrix; unlike torch's own it takes correlations of 1 too."""
+    matrix = correlations.double()
+    tasks = len(matrix)
+    root = torch.zeros(tasks, tasks, dtype=torch.float64)
+    if matrix.shape == (tasks, tasks):
+        for row in range(tasks):
+            for column in range(row + 1):
+                rest = matrix[row, column] - root[row] @ root[column]
+                if row == column:
+                    root[row, row] = rest.clamp_min(0).sqrt()
+                elif root[column, column] > 1e-8:
+                    root[row, column] = rest / root[column, column]
+    ones = matrix.shape == (tasks, tasks) and bool((matrix.diagonal() == 1).all())
+    if not ones or not torch.allclose(root @ root.T, matrix, atol=1e-6):
+        raise ValueError(
+            f"correlations of shape {tuple(matrix.shape)} are no matrix of cosines, expected a symmetric, positive "
+            "semidefinite one with 1 on its diagonal"
+        )
+    return root
+
+
 def noiseless_labels(projections: Tensor, constants: Constants = CALIBRATED) -> Tensor:
     """The label's signal w'x + sum_i sin(alpha_i w'x + beta_i), elementwise in the projections w'x."""
     signal = projections
@@ -130,18 +198,18 @@ def noiseless_labels(projections: Tensor, constants: Constants = CALIBRATED) -> 
 
 
 def make_labels(x: Tensor, weights: Tensor, noise: Tensor, constants: Constants = CALIBRATED) -> Tensor:
-    """Labels of both tasks (section 3.2, step 4).
+    """Labels of all tasks (section 3.2, step 4).
 
     Args:
         x: Inputs, (..., B, d).
-        weights: Weight vectors, (..., 2, d).
-        noise: Standard normal numbers, (..., B, 2); one a label, added once, not once a sine.
+        weights: Weight vectors, (..., K, d).
+        noise: Standard normal numbers, (..., B, K); one a label, added once, not once a sine.
         constants: The sines and the noise variance.
 
     Returns:
-        Labels (..., B, 2).
+        Labels (..., B, K).
     """
-    projections = x @ weights.transpose(-1, -2)  # (..., B, 2)
+    projections = x @ weights.transpose(-1, -2)  # (..., B, K)
     # y_k = w_k'x + sum_i sin(alpha_i w_k'x + beta_i) + eps_k,  eps_k ~ N(0, 0.01)
     return noiseless_labels(projections, constants) + math.sqrt(constants.noise_variance) * noise
 
@@ -182,7 +250,7 @@ class InputPool:
 
 
 def stream(
-    p: float,
+    p: float | Tensor,
     seeds: Sequence[int],
     batch_size: int,
     constants: Constants = CALIBRATED,
@@ -198,7 +266,7 @@ def stream(
     runs. Its directions depend on the seed alone, so that training and validation see the same task.
 
     Args:
-        p: Task correlation in [-1, 1].
+        p: Task correlation in [-1, 1] of two tasks, or the correlations (K, K) of K tasks.
         seeds: One a run.
         batch_size: Rows B of a minibatch.
         constants: The task's constants.
@@ -208,19 +276,23 @@ def stream(
         dtype: Of inputs and labels.
 
     Yields:
-        Inputs (R, B, d) and labels (R, B, 2).
+        Inputs (R, B, d) and labels (R, B, K).
 
     Raises:
-        ValueError: If p is outside [-1, 1], the batch is empty, there is no run, or the pool is too short.
+        ValueError: If p is outside [-1, 1], the correlations are none, the batch is empty, there is no run, or the
+            pool is too short.
     """
-    check_correlation(p)
+    if isinstance(p, Tensor):
+        _check_matrix(p)
+    else:
+        check_correlation(p)
     if batch_size < 1 or not seeds:
         raise ValueError(f"got batch_size {batch_size} and {len(seeds)} seeds, expected 1 or more of each")
     return _stream(p, tuple(seeds), batch_size, constants, purpose, pool, torch.device(device), dtype)
 
 
 def _stream(
-    p: float,
+    p: float | Tensor,
     seeds: tuple[int, ...],
     batch_size: int,
     constants: Constants,
@@ -229,14 +301,20 @@ def _stream(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    weights = torch.stack([task_weights(p, seeded_generator(s, "directions"), constants) for s in seeds])
-    weights = weights.to(device=device, dtype=dtype)  # (R, 2, d)
+    directions = [seeded_generator(seed, "directions") for seed in seeds]
+    drawn = [
+        many_task_weights(p, generator, constants)
+        if isinstance(p, Tensor)
+        else task_weights(p, generator, constants)
+        for generator in directions
+    ]
+    weights = torch.stack(drawn).to(device=device, dtype=dtype)  # (R, K, d)
     generators = [seeded_generator(seed, purpose, device) for seed in seeds]
     runs, rows, d = len(seeds), _STEPS_PER_BLOCK * batch_size, constants.num_inputs
     while True:
         # A new block each time: a reader may keep a batch, which is a slice of it.
         x = torch.empty(runs, rows, d, device=device, dtype=dtype)
-        noise = torch.empty(runs, rows, 2, device=device, dtype=dtype)
+        noise = torch.empty(runs, rows, weights.shape[1], device=device, dtype=dtype)
         for run, generator in enumerate(generators):
             if pool is None:
                 x[run].normal_(generator=generator)  # x ~ N(0, I)

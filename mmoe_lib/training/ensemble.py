@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.func import functional_call, grad, stack_module_state, vjp, vmap
 
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training.batches import check_finite
@@ -100,7 +100,7 @@ class Ensemble:
     def gradients(self, loss: Loss, x: Tensor, y: Tensor) -> tuple[State, Tensor]:
         """The gradient of each run's objective, and its losses.
 
-        The objective is the sum of the task losses, plus what the model's own `penalty()` asks for if it has one.
+        The objective is the sum of the task losses, plus what the model's own `penalty(x)` asks for if it has one.
 
         Args:
             loss: Outputs and labels (B, K) to one loss a task (K,).
@@ -120,6 +120,36 @@ class Ensemble:
         own = (0 if x.dim() == 3 else None, 0 if y.dim() == 3 else None)
         lifted = vmap(grad(objective, has_aux=True), in_dims=(0, 0, *own))
         return lifted(self.parameters, self.buffers, x, y)
+
+    def task_gradients(self, loss: Loss, x: Tensor, y: Tensor) -> tuple[State, Tensor]:
+        """The gradient of each task's loss by itself, for a balanced step.
+
+        What the model's own `penalty(x)` asks for is shared out among the tasks, a K-th each, so that the sum over
+        tasks is what `gradients` gives.
+
+        Args:
+            loss: Outputs and labels (B, K) to one loss a task (K,).
+            x: Inputs (R, B, d), one batch a run, or (B, d), shared by all.
+            y: Labels (R, B, K) or (B, K).
+
+        Returns:
+            Gradients by parameter name, each (R, K, ...), and losses (R, K).
+        """
+
+        def of_one_run(parameters: State, buffers: State, x: Tensor, y: Tensor) -> tuple[State, Tensor]:
+            def objectives(parameters: State) -> tuple[Tensor, Tensor]:
+                outputs, penalty = functional_call(self._objective, _prefixed(parameters, buffers), (x,))
+                losses = loss(outputs, y)  # (K,)
+                return losses + penalty / len(losses), losses
+
+            _, pull, losses = vjp(objectives, parameters, has_aux=True)
+            rows = [
+                pull(unit)[0] for unit in torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
+            ]
+            return {name: torch.stack([row[name] for row in rows]) for name in parameters}, losses
+
+        own = (0 if x.dim() == 3 else None, 0 if y.dim() == 3 else None)
+        return vmap(of_one_run, in_dims=(0, 0, *own))(self.parameters, self.buffers, x, y)
 
     @torch.no_grad()
     def predict(self, x: Tensor, *, rows: int = 8192) -> Tensor:
@@ -165,8 +195,8 @@ def _gate_weights(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _with_penalty(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | float]:
-    penalty: Callable[[], Tensor] | None = getattr(module, "penalty", None)
-    return module(x), penalty() if penalty else 0.0
+    penalty: Callable[[Tensor], Tensor] | None = getattr(module, "penalty", None)
+    return module(x), penalty(x) if penalty else 0.0
 
 
 class _Call(nn.Module):

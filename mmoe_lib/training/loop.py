@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from mmoe_lib.progress import progress_bar
+from mmoe_lib.training.balancing import Balancer
 from mmoe_lib.training.ensemble import Ensemble
 from mmoe_lib.training.history import DivergedError, History
 from mmoe_lib.training.losses import Loss
 from mmoe_lib.training.optimisers import Adam, Optimiser
-from mmoe_lib.training.step import Step, fast_step
+from mmoe_lib.training.step import BalancedStep, Step, fast_step
 
 Evaluate = Callable[[Ensemble], dict[str, Tensor]]
 """Metrics of every run by name, each (R,)."""
@@ -34,11 +35,13 @@ class TrainingSettings:
         patience: Evaluations without improvement after which a run stops; None never stops early.
         compile: Compile loss, gradient and update into one step, on a GPU replayed as a CUDA graph. Without a
             compiler: a warning, and plain steps.
+        balancer: Decides how much each task's gradient counts; None takes their plain sum.
         on_divergence: What happens when a run's loss is no longer finite. "raise" stops all runs; "record" notes
             the step in the history and lets the others go on, as if they had been trained without it.
 
     Raises:
-        ValueError: If a number is out of range, or patience is given without a metric to monitor.
+        ValueError: If a number is out of range, patience is given without a metric to monitor, or a balanced step is
+            to be compiled.
     """
 
     steps: int
@@ -50,6 +53,7 @@ class TrainingSettings:
     higher_is_better: bool = True
     patience: int | None = None
     compile: bool = False
+    balancer: Balancer | None = None
     on_divergence: str = "raise"
 
     def __post_init__(self) -> None:
@@ -63,6 +67,10 @@ class TrainingSettings:
                 raise ValueError(f"{name} is {value}, expected {least} or more")
         if self.on_divergence not in ("raise", "record"):
             raise ValueError(f"on_divergence is {self.on_divergence!r}, expected 'raise' or 'record'")
+        if self.balancer and self.compile:
+            raise ValueError(
+                "compile is True with a balancer, expected one of the two: a balanced step leaves torch for a solver"
+            )
         if (self.monitor or self.patience) and not (self.monitor and self.evaluate_every):
             raise ValueError(
                 f"monitor is {self.monitor!r}, patience {self.patience} and evaluate_every {self.evaluate_every}, "
@@ -108,7 +116,11 @@ def train(
             f"evaluate_every is {settings.evaluate_every} but evaluate is None, expected a function of the ensemble"
         )
     learning_rates = _one_rate_a_run(settings.learning_rate, ensemble)
-    step_of = Step(ensemble, loss, learning_rates, settings.optimiser)
+    step_of = (
+        BalancedStep(ensemble, loss, learning_rates, settings.optimiser, settings.balancer)
+        if settings.balancer
+        else Step(ensemble, loss, learning_rates, settings.optimiser)
+    )
     take_step = fast_step(step_of) if settings.compile else step_of
     history = History(ensemble.seeds)
     stopping = _EarlyStopping(ensemble, settings)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mmoe_lib.training.balancing import Balancer, Weigh, gramian, is_own
 from mmoe_lib.training.ensemble import Ensemble
 from mmoe_lib.training.losses import Loss
 from mmoe_lib.training.optimisers import Optimiser
@@ -54,6 +55,44 @@ class Step:
         gradients, losses = self.ensemble.gradients(self.loss, x, y)
         for name, parameter in self.ensemble.parameters.items():
             self.optimiser.update(parameter, gradients[name], self.kept[name], rates, correction)
+        return losses.detach(), x.sum() + y.sum()
+
+
+class BalancedStep(Step):
+    """A step in which a balancer decides how much each task's gradient counts, in place.
+
+    Args:
+        ensemble: The runs.
+        loss: Outputs and labels (B, K) to one loss a task (K,).
+        learning_rates: One a run, (R,).
+        optimiser: Adam or SGD.
+        balancer: Turns losses and gradients into weights.
+    """
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        loss: Loss,
+        learning_rates: Tensor,
+        optimiser: Optimiser,
+        balancer: Balancer,
+    ) -> None:
+        super().__init__(ensemble, loss, learning_rates, optimiser)
+        self.balancer = balancer
+        self.weigh: Weigh | None = None
+
+    def update(self, x: Tensor, y: Tensor, rates: Tensor, correction: Tensor) -> tuple[Tensor, Tensor]:
+        """The step itself."""
+        gradients, losses = self.ensemble.task_gradients(self.loss, x, y)  # (R, K, ...), (R, K)
+        if self.weigh is None:
+            self.weigh = self.balancer.start(*losses.shape)
+        weights = self.weigh(losses.detach(), gramian(gradients))  # (R, K)
+        for name, parameter in self.ensemble.parameters.items():
+            rows = gradients[name]
+            if not (self.balancer.shared_only and is_own(name)):
+                rows = rows * weights.view(*weights.shape, *[1] * (rows.dim() - 2))
+            # g = sum_k lambda_k g_k
+            self.optimiser.update(parameter, rows.sum(dim=1), self.kept[name], rates, correction)
         return losses.detach(), x.sum() + y.sum()
 
 

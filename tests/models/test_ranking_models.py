@@ -292,7 +292,7 @@ def test_the_penalty_includes_the_embeddings_of_every_pair(num_tasks: int) -> No
         for table, network in zip(tables, networks, strict=True)
     ]
     distances = [(one - other).square().sum() for one, other in itertools.combinations(theta, 2)]
-    penalty = model.penalty()
+    penalty = model.penalty(_x())
     assert penalty.shape == ()
     _assert_same(penalty, 0.3 * sum(distances, start=torch.zeros(()).double()))
     # 2 alpha (theta_k - theta_j), summed over the others
@@ -304,7 +304,7 @@ def test_the_penalty_includes_the_embeddings_of_every_pair(num_tasks: int) -> No
 
 @pytest.mark.parametrize("name", [name for name in RANKERS if name != "L2-Constrained"])
 def test_other_models_have_no_penalty(name: str) -> None:
-    assert float(RANKERS[name](generator=_generator()).penalty()) == 0
+    assert float(RANKERS[name](generator=_generator()).penalty(_x())) == 0
 
 
 def test_without_alpha_l2_constrained_is_single_task_also_when_trained() -> None:

@@ -202,7 +202,7 @@ def test_without_alpha_l2_constrained_is_single_task_also_when_trained(
 @pytest.mark.parametrize("num_tasks", [1, 2, 3, 4])
 def test_the_penalty_is_alpha_times_the_squared_distance_of_every_pair(num_tasks: int) -> None:
     model = L2Constrained(5, num_tasks, (6, 4), (3,), alpha=0.3, generator=_generator()).double()
-    penalty = model.penalty()
+    penalty = model.penalty(torch.zeros(1, 5))
     assert penalty.shape == ()
     _assert_same(penalty, 0.3 * _squared_distances(model))
     assert (float(penalty.detach()) > 0) == (num_tasks > 1)
@@ -211,11 +211,11 @@ def test_the_penalty_is_alpha_times_the_squared_distance_of_every_pair(num_tasks
 def test_the_penalty_reaches_every_weight_tower_and_bias() -> None:
     model = L2Constrained(5, 2, (6, 4), (3,), alpha=0.3, generator=_generator()).double()
     model.networks[1].load_state_dict(model.networks[0].state_dict())
-    assert float(model.penalty().detach()) == 0
+    assert float(model.penalty(torch.zeros(1, 5)).detach()) == 0
     for parameter in model.networks[0].parameters():
         kept = parameter.detach().clone()
         parameter.data.add_(2)
-        assert float(model.penalty().detach()) == pytest.approx(0.3 * 4 * parameter.numel())
+        assert float(model.penalty(torch.zeros(1, 5)).detach()) == pytest.approx(0.3 * 4 * parameter.numel())
         parameter.data.copy_(kept)
 
 

@@ -232,6 +232,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         synthetic_tuning_steps=10,
         synthetic_choice_runs=1,
         synthetic_choice_steps=10,
+        synthetic_slide_runs=1,
+        synthetic_slide_steps=10,
         synthetic_batch_size=4,
     )
     monkeypatch.setitem(PRESETS, "smoke", tiny)
@@ -260,12 +262,13 @@ def test_the_command_runs_lists_and_runs_again_without_change(
     assert not list(tmp_path.iterdir())
     assert main(command) == 0
     assert main([*command, "--status"]) == 0
-    told = capsys.readouterr().out.splitlines()[-4:]
+    told = capsys.readouterr().out.splitlines()[-5:]
     assert told == [
         "synthetic_tuning.csv: 27 of 27 runs, preset smoke",
         "synthetic.csv: 24 of 24 runs, preset smoke",
         "synthetic_parts.csv: 12 of 12 runs, preset smoke",
         "synthetic_choices.csv: 48 of 48 runs, preset smoke",
+        "synthetic_slide.csv: 33 of 33 runs, preset smoke",
     ]
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert set(files) == {
@@ -273,6 +276,7 @@ def test_the_command_runs_lists_and_runs_again_without_change(
         "synthetic.csv",
         "synthetic_parts.csv",
         "synthetic_choices.csv",
+        "synthetic_slide.csv",
     }
     assert main(command) == 0
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
