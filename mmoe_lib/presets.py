@@ -37,6 +37,13 @@ class Preset:
         kuairand_chunk: Runs trained as one computation in a process of the study; on a GPU all are.
         kuairand_tuning_runs: Runs that choose among the learning rates, reported nowhere.
         kuairand_gate_runs: Runs with gate dropout.
+        extension_runs: Runs a model of chapter 6 on the synthetic tasks and on Census-Income.
+        extension_steps: Minibatches of each on the synthetic tasks.
+        extension_tuning_runs: Runs that choose among learning rates, reported nowhere.
+        extension_small_runs: Runs a model and setting where correlations or numbers of tasks are varied.
+        rare_draws: Draws of the positives that are kept, on Census-Income; half as many on KuaiRand.
+        rare_runs: Runs of each.
+        rare_tuning_runs: Runs that choose among rates and weights, reported nowhere.
         correlation_repeats: Samples of 10,000 rows in which the census label correlation is measured.
     """
 
@@ -67,6 +74,13 @@ class Preset:
     kuairand_chunk: int
     kuairand_tuning_runs: int
     kuairand_gate_runs: int
+    extension_runs: int
+    extension_steps: int
+    extension_tuning_runs: int
+    extension_small_runs: int
+    rare_draws: int
+    rare_runs: int
+    rare_tuning_runs: int
     correlation_repeats: int
 
 
@@ -99,6 +113,13 @@ _COUNTS: dict[str, tuple[int | None, int | None, int | None]] = {
     "kuairand_chunk":           (4,     4,        10),
     "kuairand_tuning_runs":     (2,     2,        2),
     "kuairand_gate_runs":       (4,     4,        20),
+    "extension_runs":           (4,     8,        24),
+    "extension_steps":          (500,   5_000,    30_000),
+    "extension_tuning_runs":    (2,     2,        4),
+    "extension_small_runs":     (2,     4,        8),
+    "rare_draws":               (2,     2,        6),
+    "rare_runs":                (2,     2,        2),
+    "rare_tuning_runs":         (2,     2,        2),
     "correlation_repeats":      (50,    200,      1_000),
 }
 # fmt: on

@@ -7,10 +7,14 @@ from functools import partial
 
 from torch import nn
 
+from mmoe_lib.models.attention_gates import AttentionMMoE
 from mmoe_lib.models.baselines import SharedBottom, SingleTask
 from mmoe_lib.models.cross_stitch import CrossStitch, CrossStitchUnit
+from mmoe_lib.models.dselect_k import DSelectKMMoE
 from mmoe_lib.models.embeddings import Embeddings
+from mmoe_lib.models.expert_transformer import TransformerBlock, TransformerMMoE
 from mmoe_lib.models.mixture import MMoE, OMoE
+from mmoe_lib.models.progressive import ExtractionLevel
 from mmoe_lib.models.tensor_factorization import TensorFactorization, TuckerLayer
 
 ModelBuilder = Callable[..., nn.Module]
@@ -28,6 +32,7 @@ PAPER_SIZES: dict[str, ModelBuilder] = {
     # Not in section 5.1: the Shared-Bottom-113 network once a task, the paper's own baseline of section 6.
     "Single-Task": partial(SingleTask, bottom_widths=(113,), tower_widths=(8,)),
 }
+"""Builders of the models with the sizes of the synthetic experiments, by name."""
 
 
 def paper_model(name: str) -> ModelBuilder:
@@ -49,11 +54,12 @@ def count_parameters(model: nn.Module) -> int:
 def count_multiply_adds(model: nn.Module) -> int:
     """Multiply-adds of one example's forward pass.
 
-    One a weight, one a unit of an expert that a gate mixes, K^2 a unit that a cross-stitch unit mixes, and for a
-    Tucker layer its factors in the order in which they are applied. Biases, ReLU and softmax are left out, as is
-    usual, and so are embeddings, which are looked up, and what a batch needs once (S x_3 U3).
+    One a weight, n a weight that reads each of n experts' outputs, one a unit of an expert that a gate mixes, K^2 a
+    unit that a cross-stitch unit mixes, and for a Tucker layer its factors in the order in which they are applied.
+    All experts are computed, also those that a sparse gate leaves out. Biases, norms, ReLU, softmax and smooth steps
+    are left out, as is usual, and so are embeddings, which are looked up, and what a batch needs once (S x_3 U3).
     """
-    apart = TuckerLayer | CrossStitchUnit | Embeddings
+    apart = TuckerLayer | CrossStitchUnit | Embeddings | TransformerBlock
     special = [module for module in model.modules() if isinstance(module, apart)]
     counted_apart = {id(parameter) for module in special for parameter in module.parameters()}
     weights = sum(
@@ -65,9 +71,22 @@ def count_multiply_adds(model: nn.Module) -> int:
 def _mixed(model: nn.Module) -> int:
     """The multiply-adds of a part that are not one a weight."""
     mixed = 0
-    if isinstance(model, OMoE | MMoE):
-        mixtures = model.num_tasks if isinstance(model, MMoE) else 1
+    if isinstance(model, OMoE | MMoE | AttentionMMoE | DSelectKMMoE):
+        mixtures = 1 if isinstance(model, OMoE) else model.num_tasks
         mixed = mixtures * model.experts.num_experts * model.experts.num_outputs
+    if isinstance(model, DSelectKMMoE):
+        mixed += model.num_tasks * model.num_selectors * model.experts.num_experts
+    if isinstance(model, AttentionMMoE):
+        # keys and queries read n outputs; each weight is counted once already
+        mixed += (model.experts.num_experts - 1) * (model.keys.weight.numel() + model.queries.weight.numel())
+    if isinstance(model, TransformerMMoE):
+        n, h = model.experts.num_experts, model.experts.num_outputs
+        # four h x h matrices of the attention, then Q K^T and its product with V, then the two of the feed-forward
+        mixed += n * 4 * h * h + 2 * n * n * h + n * 4 * h * h
+    if isinstance(model, ExtractionLevel):
+        # a gate has as many outputs as it mixes experts
+        gates = [gate for gate in [*model.gates, model.shared_gate] if gate is not None]
+        mixed = sum(gate.out_features for gate in gates) * model.num_outputs
     if isinstance(model, CrossStitch):
         widths = [layers[0].out_features for layers in model.layers]  # type: ignore[index]
         mixed = sum(model.num_tasks**2 * width for width in widths)

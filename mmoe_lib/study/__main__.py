@@ -16,6 +16,8 @@ import torch
 from mmoe_lib.presets import PRESETS, Preset, preset
 from mmoe_lib.study import census, kuairand, kuairand_references, off_policy, references, synthetic, tuning
 from mmoe_lib.study.cells import Cell, read_rows, run_cells, waiting_cells
+from mmoe_lib.study.extensions import census as extension_census
+from mmoe_lib.study.extensions import gates, rare_labels
 from mmoe_lib.study.origin import ROOT, Origin
 from mmoe_lib.study.workers import WorkerDiedError
 from mmoe_lib.training.ensemble import checked_device
@@ -24,7 +26,7 @@ from mmoe_lib.training.ensemble import checked_device
 def main(arguments: list[str] | None = None) -> int:
     """Run a study; rows go to data/results/, and what is there already is not run again."""
     parser = argparse.ArgumentParser(prog="python -m mmoe_lib.study", description=main.__doc__)
-    parser.add_argument("study", choices=["synthetic", "census", "kuairand"])
+    parser.add_argument("study", choices=["synthetic", "census", "kuairand", "extensions"])
     parser.add_argument(
         "--preset", default="laptop", help=f"how much: {', '.join(PRESETS)} (default: laptop)"
     )
@@ -54,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
             _look(options.study, chosen, options.results, every_cell=options.list)
         elif options.study == "census":
             _census(chosen, device, options.results, _number_of_workers(options.workers, device))
+        elif options.study == "extensions":
+            _extensions(chosen, device, options.results, _number_of_workers(options.workers, device))
         elif options.study == "kuairand":
             _kuairand(chosen, device, options.results, _number_of_workers(options.workers, device))
         else:
@@ -135,6 +139,46 @@ def _kuairand_parts(
     yield folder / "kuairand.csv", kuairand.reported_cells(chosen, best), run
 
 
+def _extension_parts(
+    chosen: Preset, folder: Path, sources: rare_labels.Sources
+) -> Iterator[tuple[Path, list[Cell], Run, str]]:
+    """The files of the study, each with its cells and what it is run on; as above, a part may wait for an earlier one."""
+    synthetic_tuning, census_tuning = (
+        folder / f"extensions_{name}_tuning.csv" for name in ("gates", "census")
+    )
+    yield synthetic_tuning, gates.tuning_cells(chosen), gates.run, "synthetic"
+    rows = read_rows(synthetic_tuning)
+    if not waiting_cells(gates.tuning_cells(chosen), rows, chosen.name):
+        rates = gates.chosen_rates(rows[rows["preset"] == chosen.name])
+        yield folder / "extensions_gates.csv", gates.reported_cells(chosen, rates), gates.run, "synthetic"
+    run_census = partial(extension_census.run, source=sources.census)
+    yield census_tuning, extension_census.tuning_cells(chosen), run_census, "census"
+    rows = read_rows(census_tuning)
+    if not waiting_cells(extension_census.tuning_cells(chosen), rows, chosen.name):
+        rates = extension_census.chosen_rates(rows[rows["preset"] == chosen.name])
+        cells = extension_census.reported_cells(chosen, rates)
+        yield folder / "extensions_census.csv", cells, run_census, "census"
+    yield folder / "extensions_layers.csv", gates.layer_cells(chosen), gates.run, "synthetic"
+    yield folder / "extensions_tasks.csv", gates.task_cells(chosen), gates.run, "synthetic"
+    run_rare = partial(rare_labels.run, sources=sources)
+    for data_set in rare_labels.RARE_TASK:
+        path = folder / f"rare_labels_{data_set}_tuning.csv"
+        cells = rare_labels.tuning_cells(chosen, data_set)
+        yield path, cells, run_rare, data_set
+        rows = read_rows(path)
+        if waiting_cells(cells, rows, chosen.name):
+            continue
+        by_share = rare_labels.chosen(rows[rows["preset"] == chosen.name], data_set, "learning_rate")
+        cells = rare_labels.weight_cells(chosen, data_set, by_share)
+        yield path, cells, run_rare, data_set
+        rows = read_rows(path)
+        if waiting_cells(cells, rows, chosen.name):
+            continue
+        weights = rare_labels.chosen(rows[rows["preset"] == chosen.name], data_set, "weight")
+        cells = rare_labels.reported_cells(chosen, data_set, by_share, weights)
+        yield folder / f"rare_labels_{data_set}.csv", cells, run_rare, data_set
+
+
 def _look(study: str, chosen: Preset, folder: Path, *, every_cell: bool) -> None:
     if study == "census":
         trials = read_rows(folder / "census_tuning.csv")
@@ -144,6 +188,8 @@ def _look(study: str, chosen: Preset, folder: Path, *, every_cell: bool) -> None
         parts = list(_census_parts(chosen, folder, _census_source(chosen)))
     elif study == "kuairand":
         parts = list(_kuairand_parts(chosen, folder, kuairand.RankingSource(chosen.kuairand_users)))
+    elif study == "extensions":
+        parts = [part[:3] for part in _extension_parts(chosen, folder, _sources(chosen))]
     else:
         parts = list(_synthetic_parts(chosen, folder))
     for path, cells, _ in parts:
@@ -195,6 +241,21 @@ def _kuairand(chosen: Preset, device: torch.device, folder: Path, workers: int) 
     for path, cells, run in _kuairand_parts(chosen, folder, source):
         here = run if path.stem == "kuairand_references" else partial(run, device=device)
         rows = run_cells(cells, here, path, origin, workers=workers)
+        print(f"{path.name}: {len(rows)} runs")
+
+
+def _sources(chosen: Preset) -> rare_labels.Sources:
+    return rare_labels.Sources(_census_source(chosen), kuairand.RankingSource(chosen.kuairand_users))
+
+
+def _extensions(chosen: Preset, device: torch.device, folder: Path, workers: int) -> None:
+    sources = _sources(chosen)
+    command = f"python -m mmoe_lib.study extensions --preset {chosen.name}"
+    torch.set_num_threads(1)
+    for path, cells, run, data_set in _extension_parts(chosen, folder, sources):
+        data = "synthetic" if data_set == "synthetic" else sources.sums(data_set)
+        origin = Origin.now(command, chosen.name, device, data)
+        rows = run_cells(cells, partial(run, device=device), path, origin, workers=workers)
         print(f"{path.name}: {len(rows)} runs")
 
 

@@ -194,19 +194,19 @@ class GradientSurgery:
             # It takes the Jacobian, of which only J J' enters: any square root of the Gramian is one.
             nash: Any = aggregation.NashMTL(num_tasks, max_norm=0.0, update_weights_every=self.every)
             return lambda matrix: nash.weighting(_square_root(matrix))
-        weighting: Any = {
-            "PCGrad": aggregation.PCGradWeighting,
-            "UPGrad": aggregation.UPGradWeighting,
-            "CAGrad": lambda: aggregation.CAGradWeighting(self.conflict),
-        }[self.method]()
-        if self.method != "PCGrad":
-            return weighting
+        if self.method == "UPGrad":
+            upgrad: Any = aggregation.UPGradWeighting()
+            return lambda matrix: upgrad(matrix)
+        if self.method == "CAGrad":
+            cagrad: Any = aggregation.CAGradWeighting(self.conflict)
+            return lambda matrix: cagrad(matrix)
+        pcgrad: Any = aggregation.PCGradWeighting()
 
         def in_random_order(matrix: Tensor) -> Tensor:
             # torchjd draws PCGrad's order of tasks from the global generator, which is left as it was.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                weights: Tensor = weighting(matrix)
+                weights: Tensor = pcgrad(matrix)
             return weights
 
         return in_random_order

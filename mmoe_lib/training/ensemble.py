@@ -142,7 +142,7 @@ class Ensemble:
                 losses = loss(outputs, y)  # (K,)
                 return losses + penalty / len(losses), losses
 
-            _, pull, losses = vjp(objectives, parameters, has_aux=True)
+            _, pull, losses = vjp(objectives, parameters, has_aux=True)  # type: ignore[misc]
             rows = [
                 pull(unit)[0] for unit in torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
             ]

@@ -1,0 +1,402 @@
+"""Unequal tasks: positives of one task are taken away; does the other press it down, and does a remedy help?
+
+Of the training rows that are positive for the rare task a tenth or a hundredth is kept, drawn at random; every other
+row stays, and validation and test are as they were. The task is income on Census-Income, where 12,382 of 199,523 rows
+are positive, and satisfaction on KuaiRand. Every draw of what is kept has a few runs; runs of one draw and seed are
+compared in pairs. Each run keeps the epoch with the best mean of the two tasks' validation AUCs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mmoe_lib.metrics import auc
+from mmoe_lib.models import Ranker
+from mmoe_lib.presets import Preset
+from mmoe_lib.seeds import seeded_generator
+from mmoe_lib.study import kuairand
+from mmoe_lib.study.cells import Cell
+from mmoe_lib.study.census import CensusSource
+from mmoe_lib.study.census import score as census_score
+from mmoe_lib.study.extensions.census import GROUP, train_on
+from mmoe_lib.study.extensions.models import EXTENSIONS
+from mmoe_lib.study.kuairand import RankingSource, of_finite_runs, probabilities
+from mmoe_lib.study.synthetic import TUNING_SEED
+from mmoe_lib.tasks.census import CensusData
+from mmoe_lib.tasks.kuairand import RankingData
+from mmoe_lib.tasks.kuairand_features import Impressions
+from mmoe_lib.training import Adam, DivergedError, Ensemble, TrainingSettings, binary_cross_entropy, train
+from mmoe_lib.training.balancing import Balancer, GradientSurgery, GradNorm, UncertaintyWeighting
+from mmoe_lib.training.batches import joined_epochs
+from mmoe_lib.training.losses import Loss, class_balanced, focal, weighted
+
+SHARES = (1.0, 0.1, 0.01)
+"""Of the rare task's positives, how many are kept."""
+MODELS = ("Single-Task", "Shared-Bottom", "MMoE")
+PLAIN = "plain sum"
+FIXED = "fixed weights"
+WEIGHTS = (0.1, 0.3, 3.0, 10.0)
+"""Of the rare task's loss beside 1 of the other, tried in tuning as 1 is; scaled to a sum of 2."""
+TUNED = {"census": (1e-3, 3e-3, 1e-2), "kuairand": (3e-4, 1e-3, 3e-3)}
+"""Adam's learning rates that each model tries at each share."""
+RARE_TASK = {"census": 0, "kuairand": 1}
+"""Income, and satisfaction."""
+
+REMEDIES: Mapping[str, Balancer | str | None] = {
+    PLAIN: None,
+    FIXED: "weights",
+    "class weights": "class weights",
+    "focal loss": "focal",
+    "uncertainty weighting": UncertaintyWeighting(),
+    "GradNorm": GradNorm(),
+    "PCGrad": GradientSurgery("PCGrad"),
+    "CAGrad": GradientSurgery("CAGrad"),
+    "Nash-MTL": GradientSurgery("Nash-MTL", every=10),
+    "UPGrad": GradientSurgery("UPGrad"),
+}
+"""By name: a balancer, or what the loss is changed to. Nash-MTL solves its problem anew every tenth step."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How the runs of a cell are trained; columns of every row.
+
+    Attributes:
+        data_set: "census" or "kuairand".
+        share: Of the rare task's positives that are kept.
+        remedy: A name of `REMEDIES`.
+        weight: Of the rare task's loss, beside 1 of the other's.
+        draw: Seed of what is kept, and of the order of the rows.
+        epochs: Passes over the training rows at most.
+    """
+
+    data_set: str
+    share: float
+    remedy: str
+    weight: float
+    draw: int
+    epochs: int
+
+
+def setting(data_set: str, share: float, remedy: str, weight: float = 1.0) -> str:
+    """The name of a setting, such as "census 0.1: focal loss"."""
+    tried = f" {weight:g}" if remedy == FIXED else ""
+    return f"{data_set} {share:g}: {remedy}{tried}"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the data of both sets come from; small enough to be sent to a worker."""
+
+    census: CensusSource
+    kuairand: RankingSource
+
+    def sums(self, data_set: str) -> str:
+        """The sums of one set's files, for a row's origin."""
+        return self.census.sums() if data_set == "census" else self.kuairand.sums()
+
+
+def tuning_cells(preset: Preset, data_set: str) -> list[Cell]:
+    """Every model at every rate and share with the plain sum, on a draw and runs of their own."""
+    return [
+        _tuning_cell(preset, data_set, model, share, rate)
+        for share in SHARES
+        for model in MODELS
+        for rate in TUNED[data_set]
+    ]
+
+
+def weight_cells(preset: Preset, data_set: str, rates: Mapping[tuple[str, float], float]) -> list[Cell]:
+    """The models that share something, at every fixed weight and share, each at its best rate."""
+    return [
+        _tuning_cell(preset, data_set, model, share, rates[model, share], weight)
+        for share in SHARES
+        for model in _remedied(data_set, share)
+        for weight in WEIGHTS
+    ]
+
+
+def _tuning_cell(
+    preset: Preset, data_set: str, model: str, share: float, rate: float, weight: float = 1.0
+) -> Cell:
+    seeds = tuple(range(TUNING_SEED, TUNING_SEED + preset.rare_tuning_runs))
+    remedy = PLAIN if weight == 1.0 else FIXED
+    choices = Choices(data_set, share, remedy, weight, TUNING_SEED, _epochs(preset, data_set))
+    return Cell(model, setting(data_set, share, remedy, weight), rate, seeds, asdict(choices))
+
+
+def _epochs(preset: Preset, data_set: str) -> int:
+    # A balanced run on KuaiRand takes a minute an epoch, and its first epoch brings most of the AUC.
+    return preset.census_epochs if data_set == "census" else 1
+
+
+def _remedied(data_set: str, share: float) -> tuple[str, ...]:
+    """The models with which remedies are tried: on KuaiRand MMoE alone, where positives were taken away."""
+    if data_set == "census":
+        return ("Shared-Bottom", "MMoE")
+    return ("MMoE",) if share < 1 else ()
+
+
+def chosen(tuning: pd.DataFrame, data_set: str, column: str) -> dict[tuple[str, float], float]:
+    """The learning rate, or the weight, with the best median of the two tasks' mean validation AUC.
+
+    Args:
+        tuning: Rows of the tuning file, of one preset.
+        data_set: "census" or "kuairand".
+        column: "learning_rate", for which rows of the plain sum count, or "weight", for which all at the chosen rate.
+
+    Returns:
+        By model and share.
+
+    Raises:
+        ValueError: If a model has no AUC at a share.
+    """
+    rows = tuning[tuning["data_set"] == data_set]
+    if column == "learning_rate":
+        rows = rows[rows["remedy"] == PLAIN]
+    best = {}
+    if column == "weight":
+        rates = chosen(tuning, data_set, "learning_rate")
+        at_rate = [
+            rates[str(model), float(share)] == rate
+            for model, share, rate in zip(rows["model"], rows["share"], rows["learning_rate"], strict=True)
+        ]
+        rows = rows[at_rate]
+    for share in SHARES:
+        for model in MODELS if column == "learning_rate" else _remedied(data_set, share):
+            here = rows[(rows["model"] == model) & (rows["share"] == share)]
+            medians = here.groupby(column)["validation_mean_auc"].median().dropna()
+            if medians.empty:
+                raise ValueError(
+                    f"{model} with a share of {share:g} has no AUC on {data_set}, expected one: run the tuning"
+                )
+            best[model, share] = float(str(medians.idxmax()))
+    return best
+
+
+def reported_cells(
+    preset: Preset,
+    data_set: str,
+    rates: Mapping[tuple[str, float], float],
+    weights: Mapping[tuple[str, float], float],
+) -> list[Cell]:
+    """All models and remedies on the first draw, then on the next.
+
+    Where tuning chose the weight 1, fixed weights are the plain sum, and are run all the same.
+    """
+    draws = preset.rare_draws if data_set == "census" else max(1, preset.rare_draws // 2)
+    cells = []
+    for draw in range(draws):
+        seeds = tuple(range(draw * preset.rare_runs, (draw + 1) * preset.rare_runs))
+        for share in SHARES:
+            for model in MODELS:
+                for remedy in REMEDIES if model in _remedied(data_set, share) else (PLAIN,):
+                    weight = weights[model, share] if remedy == FIXED else 1.0
+                    choices = Choices(data_set, share, remedy, weight, draw, _epochs(preset, data_set))
+                    name = f"{data_set} {share:g}: {remedy}"
+                    cells.append(Cell(model, name, rates[model, share], seeds, asdict(choices)))
+    return cells
+
+
+def kept_rows(positive: Tensor, share: float, draw: int) -> Tensor:
+    """Which rows stay when only a share of the positives does: row numbers, ascending.
+
+    Args:
+        positive: (N,) true where the rare task's label is positive.
+        share: Of the positives that stays, rounded to whole rows.
+        draw: Seed of the choice. A smaller share keeps some of what a larger one keeps.
+
+    Raises:
+        ValueError: If the share is not in 0 to 1, or no positive would be left.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(
+            f"share is {share}, expected more than 0 and at most 1: a part of the positives stays"
+        )
+    places = positive.nonzero().squeeze(1)
+    order = places[torch.randperm(len(places), generator=seeded_generator(draw, "kept positives"))]
+    kept = round(share * len(places))
+    if not kept:
+        raise ValueError(
+            f"a share of {share} of {len(places)} positives is none, expected one or more: keep more"
+        )
+    stays = torch.ones(len(positive), dtype=torch.bool)
+    stays[order[kept:]] = False
+    return stays.nonzero().squeeze(1)
+
+
+def loss_of(choices: Choices, positives: Tensor) -> Loss:
+    """The loss that a remedy asks for; cross-entropy for a balancer and for the plain sum.
+
+    Args:
+        choices: Names the remedy.
+        positives: The share of positives of each task in the training rows, (K,).
+
+    Raises:
+        ValueError: If there is no such remedy.
+    """
+    if choices.remedy not in REMEDIES:
+        raise ValueError(
+            f"remedy is {choices.remedy!r}, expected one of {', '.join(REMEDIES)}: choose one of these"
+        )
+    remedy = REMEDIES[choices.remedy]
+    if remedy == "weights":
+        pair = [1.0, 1.0]
+        pair[RARE_TASK[choices.data_set]] = choices.weight
+        return weighted(binary_cross_entropy, [2 * weight / sum(pair) for weight in pair])
+    if remedy == "class weights":
+        # negatives over positives: both classes of a task then count alike
+        return class_balanced(((1 - positives) / positives).tolist())
+    return focal() if remedy == "focal" else binary_cross_entropy
+
+
+def run(cell: Cell, sources: Sources, device: torch.device | str = "cpu") -> pd.DataFrame:
+    """The rows of one cell.
+
+    Columns: seed; test_rare_auc and test_other_auc, validation_mean_auc over both tasks; best_epoch; positives, how
+    many of the rare task's are left; diverged_step (0: never).
+    """
+    choices = Choices(**cell.facts)  # type: ignore[arg-type]
+    train_one = _run_census if choices.data_set == "census" else _run_kuairand
+    try:
+        return train_one(cell, choices, sources, device)
+    except DivergedError as error:  # every run did
+        names = ("test_rare_auc", "test_other_auc", "validation_mean_auc")
+        return pd.DataFrame({"seed": cell.seeds} | dict.fromkeys(names, np.nan)).assign(
+            best_epoch=0, positives=0, diverged_step=error.step
+        )
+
+
+def _run_census(cell: Cell, choices: Choices, sources: Sources, device: torch.device | str) -> pd.DataFrame:
+    data = _fewer_people(sources.census, choices.share, choices.draw)
+    rare = RARE_TASK["census"]
+
+    def evaluate(ensemble: Ensemble) -> dict[str, Tensor]:
+        logits = ensemble.predict(data.x_validation.to(ensemble.device)).cpu()
+        found = [of_finite_runs(auc, logits[..., task], data.y_validation[:, task]) for task in (0, 1)]
+        return {"mean_auc": torch.stack(found).mean(dim=0)}
+
+    ensemble, history = train_on(
+        EXTENSIONS[cell.model].build,
+        data,
+        cell.seeds,
+        learning_rate=cell.learning_rate,
+        num_epochs=choices.epochs,
+        order=choices.draw,
+        loss=loss_of(choices, data.y_train.mean(dim=0)),
+        balancer=_balancer(choices),
+        evaluate=evaluate,
+        monitor="mean_auc",
+        device=device,
+    )
+    scores = census_score(ensemble, data)
+    names = ("main", "auxiliary") if rare == 0 else ("auxiliary", "main")
+    steps = len(data.x_train) // 1024
+    return _rows(
+        cell,
+        scores[f"test_{names[0]}_auc"],
+        scores[f"test_{names[1]}_auc"],
+        (scores["validation_main_auc"] + scores["validation_auxiliary_auc"]) / 2,
+        history.best_step // steps,
+        int(data.y_train[:, rare].sum()),
+        history.diverged_step,
+    )
+
+
+@lru_cache(maxsize=1)
+def _fewer_people(source: CensusSource, share: float, draw: int) -> CensusData:
+    data = source.data(GROUP)
+    if share == 1:
+        return data
+    rows = kept_rows(data.y_train[:, RARE_TASK["census"]] > 0, share, draw)
+    return replace(data, x_train=data.x_train[rows], y_train=data.y_train[rows])
+
+
+def _run_kuairand(cell: Cell, choices: Choices, sources: Sources, device: torch.device | str) -> pd.DataFrame:
+    data = sources.kuairand.data()
+    rare = RARE_TASK["kuairand"]
+    train_part = _some(data.train, kept_rows(data.train.labels[:, rare] > 0, choices.share, choices.draw))
+    validation, test = (part.labels.float() for part in (data.validation, data.test))
+
+    def evaluate(ensemble: Ensemble) -> dict[str, Tensor]:
+        return {"mean_auc": _both(probabilities(ensemble, data, data.validation), validation).mean(dim=1)}
+
+    build = _ranker(cell.model, data)
+    ensemble = Ensemble(build, cell.seeds, device=device)
+    features, impressions = data.features.to(ensemble.device), train_part.to(ensemble.device)
+    batches = joined_epochs(
+        lambda rows: features.rows(impressions, rows),
+        len(impressions),
+        kuairand.BATCH_SIZE,
+        seed=choices.draw,
+        device=ensemble.device,
+    )
+    steps = len(impressions) // kuairand.BATCH_SIZE
+    settings = TrainingSettings(
+        steps=choices.epochs * steps,
+        learning_rate=cell.learning_rate,
+        optimiser=Adam(),
+        evaluate_every=steps,
+        monitor="mean_auc",
+        balancer=_balancer(choices),
+        on_divergence="record",
+    )
+    loss = loss_of(choices, train_part.labels.float().mean(dim=0))
+    history = train(ensemble, batches, loss, settings, evaluate, progress=False)
+    found = _both(probabilities(ensemble, data, data.test), test)  # (R, 2)
+    last = evaluate(ensemble)["mean_auc"]
+    return _rows(
+        cell,
+        found[:, rare],
+        found[:, 1 - rare],
+        last,
+        history.best_step // steps,
+        int(train_part.labels[:, rare].sum()),
+        history.diverged_step,
+    )
+
+
+def _ranker(model: str, data: RankingData) -> Callable[[torch.Generator], Ranker]:
+    return kuairand.build_ranker(model, data.num_sparse, data.num_dense, data.features.vocabulary)
+
+
+def _some(part: Impressions, rows: Tensor) -> Impressions:
+    return Impressions(**{name: getattr(part, name)[rows] for name in vars(part)})
+
+
+def _both(predicted: Tensor, labels: Tensor) -> Tensor:
+    return torch.stack([of_finite_runs(auc, predicted[..., task], labels[:, task]) for task in (0, 1)], dim=1)
+
+
+def _balancer(choices: Choices) -> Balancer | None:
+    remedy = REMEDIES[choices.remedy]
+    return None if isinstance(remedy, str) else remedy
+
+
+def _rows(
+    cell: Cell,
+    rare: Tensor | pd.Series[float],
+    other: Tensor | pd.Series[float],
+    validation: Tensor | pd.Series[float],
+    best_epoch: Tensor,
+    positives: int,
+    diverged_step: Tensor,
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "seed": cell.seeds,
+            "test_rare_auc": np.asarray(rare),
+            "test_other_auc": np.asarray(other),
+            "validation_mean_auc": np.asarray(validation),
+            "best_epoch": best_epoch.tolist(),
+            "positives": positives,
+            "diverged_step": diverged_step.tolist(),
+        }
+    ).round(6)
