@@ -1,6 +1,7 @@
 """Section 3.2 and figure 2: the construction, its known moments, and the traps of other rewrites."""
 
 import math
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -262,3 +263,61 @@ def test_the_linear_share_is_fixed_but_c_is_not() -> None:
         lengths.append(constants.c**2 / variance)
     assert max(shares) - min(shares) < 0.01
     assert max(lengths) / min(lengths) > 3
+
+
+def test_many_tasks_have_the_cosines_that_are_asked_for() -> None:
+    correlations = torch.tensor(
+        [[1.0, 0.5, -0.2, 1.0], [0.5, 1.0, 0.3, 0.5], [-0.2, 0.3, 1.0, -0.2], [1.0, 0.5, -0.2, 1.0]]
+    )
+    weights = synthetic.many_task_weights(correlations, seeded_generator(4, "directions"))
+    assert weights.shape == (4, 100)
+    cosines = weights @ weights.T / synthetic.CALIBRATED.c**2
+    torch.testing.assert_close(cosines, correlations.double(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("p", [-1.0, -0.3, 0.0, 0.5, 1.0])
+def test_many_tasks_are_the_papers_two_when_there_are_two(p: float) -> None:
+    pair = synthetic.task_weights(p, seeded_generator(3, "directions"))
+    many = synthetic.many_task_weights(synthetic.equal_correlations(p, 2), seeded_generator(3, "directions"))
+    torch.testing.assert_close(many, pair)
+    by_p, by_matrix = (
+        next(synthetic.stream(correlation, (1, 2), 8))
+        for correlation in (p, synthetic.equal_correlations(p, 2))
+    )
+    torch.testing.assert_close(by_matrix, by_p)
+
+
+def test_a_stream_of_many_tasks_has_their_label_correlation() -> None:
+    batches = synthetic.stream(synthetic.equal_correlations(0.5, 5), (0,), 40_000)
+    x, y = next(batches)
+    assert x.shape == (1, 40_000, 100)
+    assert y.shape == (1, 40_000, 5)
+    expected = synthetic.label_correlation(0.5)
+    found = torch.corrcoef(y[0].T)
+    torch.testing.assert_close(
+        found, expected + (1 - expected) * torch.eye(5), atol=0.03, rtol=0, check_dtype=False
+    )
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        torch.tensor([[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]]),  # no three vectors have these
+        torch.tensor([[1.0, 0.5], [0.2, 1.0]]),
+        torch.tensor([[2.0, 0.5], [0.5, 2.0]]),
+        torch.ones(2, 3),
+    ],
+)
+def test_what_is_no_matrix_of_cosines_is_refused(matrix: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="no matrix of cosines"):
+        synthetic.many_task_weights(matrix, seeded_generator(0, "directions"))
+    with pytest.raises(ValueError, match="no matrix of cosines"):
+        synthetic.stream(matrix, (0,), 4)
+
+
+def test_more_tasks_than_dimensions_or_too_unlike_ones_are_refused() -> None:
+    small = replace(synthetic.CALIBRATED, num_inputs=3)
+    with pytest.raises(ValueError, match="4 tasks in 3 dimensions"):
+        synthetic.many_task_weights(torch.eye(4), seeded_generator(0, "directions"), small)
+    with pytest.raises(ValueError, match="no matrix of cosines"):
+        synthetic.equal_correlations(-0.6, 3)

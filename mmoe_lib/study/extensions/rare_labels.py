@@ -114,7 +114,7 @@ def tuning_cells(preset: Preset, data_set: str) -> list[Cell]:
 
 
 def weight_cells(preset: Preset, data_set: str, rates: Mapping[tuple[str, float], float]) -> list[Cell]:
-    """The models that share something, at every fixed weight and share, each at its best rate."""
+    """MMoE at every fixed weight and share, each at its best rate."""
     return [
         _tuning_cell(preset, data_set, model, share, rates[model, share], weight)
         for share in SHARES
@@ -138,10 +138,8 @@ def _epochs(preset: Preset, data_set: str) -> int:
 
 
 def _remedied(data_set: str, share: float) -> tuple[str, ...]:
-    """The models with which remedies are tried: on KuaiRand MMoE alone, where positives were taken away."""
-    if data_set == "census":
-        return ("Shared-Bottom", "MMoE")
-    return ("MMoE",) if share < 1 else ()
+    """The models with which remedies are tried: MMoE alone, on KuaiRand only where positives were taken away."""
+    return ("MMoE",) if data_set == "census" or share < 1 else ()
 
 
 def chosen(tuning: pd.DataFrame, data_set: str, column: str) -> dict[tuple[str, float], float]:

@@ -1,0 +1,252 @@
+"""Task gradients, what a balancer makes of them, and the step that it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmoe_lib.models import L2Constrained, MMoE, RegularisedMMoE, SharedBottom, SingleTask
+from mmoe_lib.training import Ensemble, TrainingSettings, binary_cross_entropy, epochs, squared_error, train
+from mmoe_lib.training.balancing import (
+    SURGEONS,
+    GradientSurgery,
+    GradNorm,
+    UncertaintyWeighting,
+    Weigh,
+    gramian,
+    is_own,
+)
+
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "Shared-Bottom": lambda g: SharedBottom(5, 3, (7,), (4,), generator=g),
+    "MMoE": lambda g: MMoE(5, 3, 4, (6,), (4,), generator=g),
+    "with a penalty on the batch": lambda g: RegularisedMMoE(5, 3, 4, (6,), (4,), entropy=0.5, generator=g),
+    "with a penalty on the weights": lambda g: L2Constrained(5, 3, (6,), (4,), alpha=0.3, generator=g),
+}
+
+
+def _data(rows: int = 40, tasks: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(rows, 5, generator=generator, dtype=torch.float64)
+    return x, (torch.rand(rows, tasks, generator=generator) < 0.4).double()
+
+
+def _ensemble(name: str, seeds: Sequence[int] = (1, 2)) -> Ensemble:
+    return Ensemble(BUILDERS[name], seeds, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_task_gradients_sum_to_the_gradient(name: str) -> None:
+    ensemble, (x, y) = _ensemble(name), _data()
+    rows, losses = ensemble.task_gradients(binary_cross_entropy, x, y)
+    whole, same_losses = ensemble.gradients(binary_cross_entropy, x, y)
+    torch.testing.assert_close(losses, same_losses)
+    for parameter, value in whole.items():
+        assert rows[parameter].shape == (2, 3, *value.shape[1:])
+        torch.testing.assert_close(rows[parameter].sum(dim=1), value)
+
+
+def test_each_task_gradient_is_that_of_the_module_alone() -> None:
+    ensemble, (x, y) = _ensemble("MMoE"), _data()
+    rows, _ = ensemble.task_gradients(binary_cross_entropy, x, y)
+    for run in range(2):
+        module = ensemble.module(run)
+        for task in range(3):
+            module.zero_grad()
+            binary_cross_entropy(module(x), y)[task].backward()
+            for name, parameter in module.named_parameters():
+                expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                torch.testing.assert_close(rows[name][run, task], expected)
+
+
+@pytest.mark.parametrize("name", ["Shared-Bottom", "MMoE"])
+def test_own_parameters_are_those_that_one_task_alone_moves(name: str) -> None:
+    ensemble, (x, y) = _ensemble(name), _data()
+    rows, _ = ensemble.task_gradients(binary_cross_entropy, x, y)
+    for parameter, value in rows.items():
+        movers = (value != 0).sum(dim=1)  # (R, ...): by how many tasks each number is moved
+        assert is_own(parameter) == (int(movers.max()) == 1), parameter
+
+
+def test_the_gramian_holds_the_inner_products_of_the_shared_gradients() -> None:
+    ensemble, (x, y) = _ensemble("Shared-Bottom"), _data()
+    rows, _ = ensemble.task_gradients(binary_cross_entropy, x, y)
+    shared = [value.flatten(2) for name, value in rows.items() if name.startswith("bottom")]
+    assert shared
+    flat = torch.cat(shared, dim=2)
+    found = gramian(rows)
+    for run in range(2):
+        for j in range(3):
+            for k in range(3):
+                assert float(found[run, j, k]) == pytest.approx(float(flat[run, j] @ flat[run, k]))
+
+
+def test_nothing_shared_is_nothing_to_balance() -> None:
+    only_towers = {"towers.0.output.weight": torch.ones(1, 2, 3)}
+    with pytest.raises(ValueError, match="no parameter is shared"):
+        gramian(only_towers)
+
+
+class _Fixed:
+    shared_only: ClassVar[bool] = False
+
+    def __init__(self, weights: tuple[float, ...]) -> None:
+        self.weights = weights
+
+    def start(self, num_runs: int, num_tasks: int) -> Weigh:
+        return lambda losses, gramians: losses.new_tensor(self.weights).expand(num_runs, num_tasks)
+
+
+class _FixedShared(_Fixed):
+    shared_only: ClassVar[bool] = True
+
+
+def _trained(name: str, balancer: _Fixed | None, loss: Callable[[Tensor, Tensor], Tensor]) -> Ensemble:
+    ensemble, (x, y) = _ensemble(name), _data()
+    settings = TrainingSettings(7, 0.01, balancer=balancer)
+    train(ensemble, epochs(x, y, 10), loss, settings, progress=False)
+    return ensemble
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_weights_of_one_train_as_the_plain_sum_does(name: str) -> None:
+    plain = _trained(name, None, binary_cross_entropy)
+    for balancer in (_Fixed((1.0, 1.0, 1.0)), _FixedShared((1.0, 1.0, 1.0))):
+        balanced = _trained(name, balancer, binary_cross_entropy)
+        for parameter, value in plain.parameters.items():
+            torch.testing.assert_close(balanced.parameters[parameter], value)
+
+
+def test_weights_of_the_losses_are_those_of_the_gradients() -> None:
+    weights = (0.5, 2.0, 3.0)
+
+    def weighted_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        return binary_cross_entropy(outputs, labels) * outputs.new_tensor(weights)
+
+    plain = _trained("MMoE", None, weighted_loss)
+    balanced = _trained("MMoE", _Fixed(weights), binary_cross_entropy)
+    for parameter, value in plain.parameters.items():
+        torch.testing.assert_close(balanced.parameters[parameter], value)
+
+
+def test_weights_of_shared_parameters_leave_the_towers_alone() -> None:
+    ensemble, (x, y) = _ensemble("MMoE"), _data()
+    before = ensemble.copy_state()
+    settings = TrainingSettings(1, 0.01, balancer=_FixedShared((0.0, 0.0, 0.0)))
+    train(ensemble, epochs(x, y, 40), binary_cross_entropy, settings, progress=False)
+    for parameter, value in before.items():
+        assert torch.equal(ensemble.parameters[parameter], value) == (not is_own(parameter)), parameter
+
+
+def _uncertain(losses: Tensor, steps: int) -> Tensor:
+    weigh = UncertaintyWeighting(0.1).start(len(losses), losses.shape[1])
+    for _ in range(steps):
+        weights = weigh(losses, torch.eye(2).expand(len(losses), 2, 2))
+    return weights
+
+
+def test_uncertainty_weights_come_to_the_inverse_of_twice_the_loss() -> None:
+    losses = torch.tensor([[0.05, 0.5], [2.0, 0.25]], dtype=torch.float64)
+    assert torch.equal(_uncertain(losses, 1), torch.ones(2, 2, dtype=torch.float64))
+    # d/ds (exp(-s) L + s/2) = 0  at  exp(-s) = 1 / (2 L)
+    torch.testing.assert_close(_uncertain(losses, 2000), 1 / (2 * losses))
+
+
+def test_grad_norm_without_alpha_makes_the_gradients_equally_long() -> None:
+    gramians = torch.tensor([[[9.0, 0.0], [0.0, 1.0]]], dtype=torch.float64)
+    weigh = GradNorm(alpha=0.0, learning_rate=0.001).start(1, 2)
+    losses = torch.tensor([[1.0, 1.0]], dtype=torch.float64)
+    for _ in range(3000):
+        weights = weigh(losses, gramians)
+    # w1 * 3 = w2 * 1  and  w1 + w2 = 2
+    torch.testing.assert_close(weights, torch.tensor([[0.5, 1.5]], dtype=torch.float64), atol=5e-3, rtol=0)
+    assert float(weights.sum()) == pytest.approx(2)
+
+
+def test_grad_norm_helps_the_task_that_trains_slowly() -> None:
+    gramians = torch.eye(2, dtype=torch.float64)[None]
+    weigh = GradNorm(alpha=1.0, learning_rate=0.001).start(1, 2)
+    weigh(torch.tensor([[1.0, 1.0]], dtype=torch.float64), gramians)
+    for _ in range(3000):
+        weights = weigh(torch.tensor([[0.2, 0.6]], dtype=torch.float64), gramians)
+    # equal norms: w_k goes to mean(w) r_k = r_k, and r = (0.2, 0.6) / 0.4
+    torch.testing.assert_close(weights, torch.tensor([[0.5, 1.5]], dtype=torch.float64), atol=5e-3, rtol=0)
+
+
+CONFLICT = torch.tensor([[4.0, -0.5], [-0.5, 1.0]])
+AGREEMENT = torch.tensor([[4.0, 0.5], [0.5, 1.0]])
+
+
+def _surgery(method: str, *matrices: Tensor, **settings: float) -> Tensor:
+    weigh = GradientSurgery(method, **settings).start(len(matrices), len(matrices[0]))  # type: ignore[arg-type]
+    return weigh(torch.zeros(len(matrices), len(matrices[0])), torch.stack(matrices))
+
+
+@pytest.mark.parametrize("method", ["PCGrad", "UPGrad"])
+def test_projections_have_their_closed_form_for_two_tasks(method: str) -> None:
+    weights = _surgery(method, CONFLICT, AGREEMENT)
+    # g_1 - (g_1'g_2 / g_2'g_2) g_2, and the other way round: weights 1 - G_12 / G_11 and 1 - G_12 / G_22
+    expected = torch.tensor([1 + 0.5 / 4, 1 + 0.5 / 1])
+    torch.testing.assert_close(weights[0], 2 * expected / expected.sum(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(weights[1], torch.ones(2), atol=1e-3, rtol=0)
+
+
+def test_cagrad_without_radius_is_the_mean_gradient() -> None:
+    torch.testing.assert_close(_surgery("CAGrad", CONFLICT, conflict=0.0)[0], torch.ones(2))
+    # with one it leans to the shorter gradient, which the mean helps least
+    assert float(_surgery("CAGrad", CONFLICT)[0, 1]) > 1.05
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nash_mtl_solves_its_bargaining_problem() -> None:
+    for matrix in (CONFLICT, AGREEMENT):
+        weigh = GradientSurgery("Nash-MTL").start(1, 2)
+        for _ in range(3):
+            weights = weigh(torch.zeros(1, 2), matrix[None])[0]
+        # G alpha = 1 / alpha, up to the scale that is set here
+        gains = weights * (matrix @ weights)
+        torch.testing.assert_close(gains[0], gains[1], rtol=1e-2, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", SURGEONS)
+def test_surgery_keeps_the_scale_the_runs_and_the_global_generator_apart(method: str) -> None:
+    before = torch.get_rng_state()
+    alone = _surgery(method, CONFLICT)
+    together = _surgery(method, CONFLICT, AGREEMENT)
+    tiny = _surgery(method, 1e-10 * CONFLICT)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.testing.assert_close(together[0], alone[0])
+    torch.testing.assert_close(tiny, alone, atol=1e-4, rtol=0)
+    torch.testing.assert_close(together.sum(dim=1), torch.full((2,), 2.0))
+    broken = _surgery(method, torch.full((2, 2), torch.nan), CONFLICT)  # a run that diverged
+    torch.testing.assert_close(broken[1], alone[0])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", SURGEONS)
+def test_surgery_trains(method: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 5, generator=generator)
+    y = torch.stack([x[:, 0], -x[:, 0] + x[:, 1]], dim=1)
+    ensemble = Ensemble(lambda g: SharedBottom(5, 2, (8,), generator=g), (0, 1))
+    settings = TrainingSettings(60, 0.02, balancer=GradientSurgery(method), note_every=20)
+    history = train(ensemble, epochs(x, y, 100), squared_error, settings, progress=False)
+    assert bool((history.losses[-1].sum(dim=1) < 0.5 * history.losses[0].sum(dim=1)).all())
+
+
+def test_what_cannot_be_done_is_said() -> None:
+    with pytest.raises(ValueError, match="expected one of PCGrad, CAGrad, Nash-MTL, UPGrad"):
+        GradientSurgery("MGDA")
+    with pytest.raises(ValueError, match="a balanced step leaves torch"):
+        TrainingSettings(1, balancer=GradNorm(), compile=True)
+    x, y = _data()
+    single = Ensemble(lambda g: SingleTask(5, 3, (4,), generator=g), (0,), dtype=torch.float64)
+    gradients, _ = single.task_gradients(binary_cross_entropy, x, y)
+    # no parameter of separate networks is shared: each task's gradient is 0 on the others' network
+    products = gramian(gradients)[0]
+    assert torch.equal(products - torch.diag(products.diagonal()), torch.zeros(3, 3, dtype=torch.float64))

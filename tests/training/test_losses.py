@@ -1,0 +1,58 @@
+"""Losses that weigh tasks, classes or examples."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmoe_lib.training.losses import binary_cross_entropy, class_balanced, focal, squared_error, weighted
+
+
+def _batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(50, 2, generator=generator, dtype=torch.float64)
+    return logits, (torch.rand(50, 2, generator=generator) < 0.3).double()
+
+
+def test_task_weights_multiply_the_losses() -> None:
+    outputs, labels = _batch()
+    expected = squared_error(outputs, labels) * torch.tensor([0.5, 4.0])
+    torch.testing.assert_close(weighted(squared_error, (0.5, 4.0))(outputs, labels), expected)
+    with pytest.raises(ValueError, match="expected finite numbers of 0 or more"):
+        weighted(squared_error, (1.0, -1.0))
+
+
+def test_a_positive_of_weight_three_counts_as_three() -> None:
+    logits, labels = _batch()
+    for task in (0, 1):
+        positive = labels[:, task] > 0
+        repeated = torch.cat([logits[:, task], logits[positive, task], logits[positive, task]])
+        targets = torch.cat([labels[:, task], torch.ones(2 * int(positive.sum()), dtype=torch.float64)])
+        whole = binary_cross_entropy(repeated[:, None], targets[:, None])[0] * len(repeated) / len(logits)
+        torch.testing.assert_close(class_balanced((3.0, 3.0))(logits, labels)[task], whole)
+
+
+def test_focal_loss_has_its_closed_form() -> None:
+    logits, labels = _batch()
+    torch.testing.assert_close(focal(0.0)(logits, labels), binary_cross_entropy(logits, labels))
+    # at p = 1/2: (1/2)^2 log 2
+    half = focal(2.0)(torch.zeros(4, 1, dtype=torch.float64), torch.tensor([[0.0], [1.0], [1.0], [0.0]]))
+    assert float(half) == pytest.approx(0.25 * math.log(2))
+    p = torch.sigmoid(logits)
+    true = torch.where(labels > 0.5, p, 1 - p)
+    torch.testing.assert_close(focal(1.5)(logits, labels), (-((1 - true) ** 1.5) * true.log()).mean(dim=0))
+    with pytest.raises(ValueError, match="gamma is -1"):
+        focal(-1.0)
+
+
+@pytest.mark.parametrize("logit", [-200.0, -30.0, 0.0, 30.0, 200.0])
+def test_focal_loss_has_a_finite_gradient_everywhere(logit: float) -> None:
+    outputs = torch.full((2, 1), logit, requires_grad=True)
+    loss = focal(2.0)(outputs, torch.tensor([[0.0], [1.0]])).sum()
+    loss.backward()
+    assert outputs.grad is not None
+    assert bool(torch.isfinite(loss))
+    assert bool(torch.isfinite(outputs.grad).all())
