@@ -41,8 +41,7 @@ class Preset:
         extension_steps: Minibatches of each on the synthetic tasks.
         extension_tuning_runs: Runs that choose among learning rates, reported nowhere.
         extension_small_runs: Runs a model and setting where correlations or numbers of tasks are varied.
-        rare_draws: Draws of the positives that are kept, on Census-Income; half as many on KuaiRand.
-        rare_runs: Runs of each.
+        rare_draws: Draws of the positives that are kept, a run each, on Census-Income; half as many on KuaiRand.
         rare_tuning_runs: Runs that choose among rates and weights, reported nowhere.
         correlation_repeats: Samples of 10,000 rows in which the census label correlation is measured.
     """
@@ -79,7 +78,6 @@ class Preset:
     extension_tuning_runs: int
     extension_small_runs: int
     rare_draws: int
-    rare_runs: int
     rare_tuning_runs: int
     correlation_repeats: int
 
@@ -117,8 +115,7 @@ _COUNTS: dict[str, tuple[int | None, int | None, int | None]] = {
     "extension_steps":          (500,   5_000,    30_000),
     "extension_tuning_runs":    (2,     2,        4),
     "extension_small_runs":     (2,     4,        6),
-    "rare_draws":               (2,     2,        4),
-    "rare_runs":                (2,     2,        2),
+    "rare_draws":               (4,     4,        8),
     "rare_tuning_runs":         (2,     2,        2),
     "correlation_repeats":      (50,    200,      1_000),
 }
