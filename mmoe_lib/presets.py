@@ -37,9 +37,11 @@ class Preset:
         kuairand_chunk: Runs trained as one computation in a process of the study; on a GPU all are.
         kuairand_tuning_runs: Runs that choose among the learning rates, reported nowhere.
         kuairand_gate_runs: Runs with gate dropout.
-        extension_runs: Runs a model of chapter 6 on the synthetic tasks and on Census-Income.
+        extension_runs: Runs a model of chapter 6 on the synthetic tasks.
+        extension_census_runs: Runs a model of chapter 6 on Census-Income.
         extension_steps: Minibatches of each on the synthetic tasks.
-        extension_tuning_runs: Runs that choose among learning rates, reported nowhere.
+        extension_tuning_runs: Runs on the synthetic tasks that choose among learning rates, reported nowhere; on
+            Census-Income as many as in its tuning.
         extension_small_runs: Runs a model and setting where correlations or numbers of tasks are varied.
         rare_draws: Draws of the positives that are kept, a run each, on Census-Income; half as many on KuaiRand.
         rare_tuning_runs: Runs that choose among rates and weights, reported nowhere.
@@ -74,6 +76,7 @@ class Preset:
     kuairand_tuning_runs: int
     kuairand_gate_runs: int
     extension_runs: int
+    extension_census_runs: int
     extension_steps: int
     extension_tuning_runs: int
     extension_small_runs: int
@@ -112,6 +115,7 @@ _COUNTS: dict[str, tuple[int | None, int | None, int | None]] = {
     "kuairand_tuning_runs":     (2,     2,        2),
     "kuairand_gate_runs":       (4,     4,        20),
     "extension_runs":           (4,     8,        20),
+    "extension_census_runs":    (4,     4,        10),
     "extension_steps":          (500,   5_000,    30_000),
     "extension_tuning_runs":    (2,     2,        4),
     "extension_small_runs":     (2,     4,        6),

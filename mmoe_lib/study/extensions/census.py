@@ -46,7 +46,7 @@ class Choices:
 
 def tuning_cells(preset: Preset) -> list[Cell]:
     """Every model whose rate is its own at every rate, on runs that are not reported."""
-    seeds = tuple(range(TUNING_SEED, TUNING_SEED + preset.extension_tuning_runs))
+    seeds = tuple(range(TUNING_SEED, TUNING_SEED + preset.census_tuning_runs))
     facts = asdict(Choices(GROUP, preset.census_epochs))
     names = [name for name in EXTENSIONS if EXTENSIONS[name].own_rate]
     return [Cell(name, GROUP, rate, seeds, facts) for name in names for rate in RATES]
@@ -81,8 +81,8 @@ def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
 def reported_cells(preset: Preset, rates: Mapping[str, float]) -> list[Cell]:
     """All models, all models' first runs before the next; every chunk of runs visits the rows in an order of its own."""
     cells = []
-    for order, start in enumerate(range(0, preset.extension_runs, preset.census_chunk)):
-        seeds = tuple(range(start, min(start + preset.census_chunk, preset.extension_runs)))
+    for order, start in enumerate(range(0, preset.extension_census_runs, preset.census_chunk)):
+        seeds = tuple(range(start, min(start + preset.census_chunk, preset.extension_census_runs)))
         facts = asdict(Choices(GROUP, preset.census_epochs, order=order))
         cells += [Cell(name, GROUP, rates[name], seeds, facts) for name in EXTENSIONS]
     return cells

@@ -1,0 +1,217 @@
+"""The studies of chapter 6: which cells there are, what is taken away, what is chosen, and that they run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from mmoe_lib.models import count_multiply_adds
+from mmoe_lib.presets import PRESETS
+from mmoe_lib.study.__main__ import main
+from mmoe_lib.study.census import CensusSource
+from mmoe_lib.study.extensions import census, gates, rare_labels
+from mmoe_lib.study.extensions.gates import polarisation
+from mmoe_lib.study.extensions.models import EXTENSIONS, STRENGTHS
+from mmoe_lib.study.extensions.rare_labels import REMEDIES, SHARES, Choices, Sources, kept_rows, loss_of
+from mmoe_lib.study.kuairand import RankingSource
+from mmoe_lib.training import binary_cross_entropy
+
+TINY = replace(
+    PRESETS["smoke"],
+    extension_runs=2,
+    extension_census_runs=2,
+    extension_steps=5,
+    extension_tuning_runs=2,
+    extension_small_runs=2,
+    synthetic_chunk=2,
+    census_chunk=2,
+    census_epochs=1,
+    rare_draws=4,
+    rare_tuning_runs=2,
+)
+SOURCES = Sources(CensusSource(3_000, 2_000, simulated=True), RankingSource(60, simulated=True))
+PAPER = PRESETS["paper"]
+
+
+def test_the_study_compares_what_chapter_6_names_at_one_size() -> None:
+    families = {name: extension.family for name, extension in EXTENSIONS.items()}
+    assert sum(family == "gates" for family in families.values()) == 5
+    assert sum(family == "layers" for family in families.values()) == 2
+    assert sum(family == "regularised" for family in families.values()) == 4 * len(STRENGTHS)
+    costs = {name: count_multiply_adds(extension.build(100, 2)) for name, extension in EXTENSIONS.items()}
+    assert costs["Top-2 gates"] == costs["Gate dropout"] == costs["Even load 0.1"] == costs["MMoE"]
+    # eight experts of 16 units in all, and gates of six of them
+    assert abs(costs["CGC"] / costs["MMoE"] - 1) < 0.05
+
+
+def test_polarisation_has_its_closed_forms() -> None:
+    even = torch.full((1, 10, 2, 4), 0.25)
+    one = torch.zeros(1, 10, 2, 4)
+    one[:, :, 0, 0] = one[:, :, 1, 3] = 1
+    found = {name: values.tolist() for name, values in polarisation(torch.cat([even, one])).items()}
+    assert found["gate_entropy"] == pytest.approx([1, 0], abs=1e-6)
+    assert found["gate_largest"] == pytest.approx([0.25, 1])
+    assert found["experts_used"] == [4, 2]
+    assert found["gate_distance"] == pytest.approx([0, 1])
+
+
+@pytest.mark.parametrize("name", ["Shared-Bottom", "Gate dropout", "CGC", "Sharper gates 0.1"])
+def test_a_synthetic_cell_gives_a_row_a_run_and_the_same_again(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "TEST_ROWS", 500)
+    rates = dict.fromkeys(gates.COMPARED, 1e-3)
+    cell = next(c for c in gates.reported_cells(TINY, rates) if c.model == name)
+    rows = gates.run(cell)
+    assert list(rows["seed"]) == [0, 1]
+    assert bool(rows["loss_1"].between(0.1, 10).all())
+    assert bool((rows["loss_worst"] >= rows["loss_1"]).all())
+    assert rows["gate_entropy"].notna().all() == (name != "Shared-Bottom")
+    pd.testing.assert_frame_equal(rows, gates.run(cell))
+
+
+def test_sixteen_tasks_have_sixteen_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "TEST_ROWS", 500)
+    cell = next(c for c in gates.task_cells(TINY) if c.setting == "16 tasks" and c.model == "MMoE")
+    ensemble, history = gates.train_cell(cell, progress=False)
+    assert history.losses[-1].shape == (2, 16)
+    assert ensemble.module(0)(torch.zeros(3, 100)).shape == (3, 16)
+
+
+def test_the_rate_with_the_lowest_loss_is_chosen_and_passed_on() -> None:
+    names = [name for name in gates.COMPARED if EXTENSIONS[name].own_rate]
+    rows = pd.DataFrame(
+        [
+            (name, rate, 0.5 if rate == 1e-3 else 0.4 if name == "MMoE" and rate == 3e-3 else 0.6)
+            for name in names
+            for rate in gates.RATES
+        ],
+        columns=["model", "learning_rate", "loss_mean"],
+    )
+    chosen = gates.chosen_rates(rows)
+    assert chosen["CGC"] == 1e-3
+    assert chosen["MMoE"] == chosen["Even load 0.1"] == 3e-3
+    rows.loc[(rows["model"] == "CGC") & (rows["learning_rate"] == 1e-3), "loss_mean"] = float("nan")
+    assert gates.chosen_rates(rows)["CGC"] == gates.RATES[0]  # a rate with a diverged run is not chosen
+    with pytest.raises(ValueError, match="PLE: runs diverged at every learning rate"):
+        gates.chosen_rates(rows[rows["model"] != "PLE"])
+
+
+def test_only_positives_leave_and_smaller_shares_keep_fewer_of_the_same() -> None:
+    positive = torch.rand(5_000, generator=torch.Generator().manual_seed(0)) < 0.1
+    whole, tenth, hundredth = (set(kept_rows(positive, share, 3).tolist()) for share in SHARES)
+    assert whole == set(range(5_000))
+    negatives = set((~positive).nonzero().squeeze(1).tolist())
+    assert negatives < hundredth < tenth < whole
+    assert len(tenth) - len(negatives) == round(0.1 * int(positive.sum()))
+    assert len(hundredth) - len(negatives) == round(0.01 * int(positive.sum()))
+    assert set(kept_rows(positive, 0.1, 4).tolist()) != tenth
+    with pytest.raises(ValueError, match="share is 0"):
+        kept_rows(positive, 0.0, 0)
+    with pytest.raises(ValueError, match="is none, expected one or more"):
+        kept_rows(positive[:20], 0.01, 0)
+
+
+def _choices(remedy: str, weight: float = 1.0, data_set: str = "census") -> Choices:
+    return Choices(data_set, 0.1, remedy, weight, 0, 1)
+
+
+def test_each_remedy_changes_the_loss_as_it_says() -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits, rates = torch.randn(400, 2, generator=generator), torch.tensor([0.05, 0.4])
+    labels = (torch.rand(400, 2, generator=generator) < rates).float()
+    plain = binary_cross_entropy(logits, labels)
+    for name, remedy in REMEDIES.items():
+        if not isinstance(remedy, str):
+            assert torch.equal(loss_of(_choices(name), rates)(logits, labels), plain)
+    weighed = loss_of(_choices("fixed weights", 3.0), rates)(logits, labels)
+    torch.testing.assert_close(weighed, plain * torch.tensor([1.5, 0.5]))  # income is the rare task
+    weighed = loss_of(_choices("fixed weights", 3.0, "kuairand"), rates)(logits, labels)
+    torch.testing.assert_close(weighed, plain * torch.tensor([0.5, 1.5]))  # satisfaction is
+    # class weights: a classifier that knows nothing is best at 0, where both classes weigh the same
+    zero = torch.zeros(1, 2, requires_grad=True)
+    balanced = loss_of(_choices("class weights"), labels.mean(dim=0))(zero.expand(400, 2), labels)
+    (gradient,) = torch.autograd.grad(balanced.sum(), zero)
+    torch.testing.assert_close(gradient, torch.zeros(1, 2), atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="remedy is 'hope'"):
+        loss_of(_choices("hope"), rates)
+
+
+def _rates() -> dict[tuple[str, float], float]:
+    return {(model, share): 1e-3 for model in rare_labels.MODELS for share in SHARES}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("data_set", ["census", "kuairand"])
+@pytest.mark.parametrize("remedy", ["plain sum", "fixed weights", "GradNorm", "UPGrad"])
+def test_a_rare_cell_runs_on_both_sets_and_is_the_same_again(data_set: str, remedy: str) -> None:
+    weights = {("MMoE", share): 3.0 for share in SHARES}
+    cells = rare_labels.reported_cells(TINY, data_set, _rates(), weights)
+    cell = next(c for c in cells if c.model == "MMoE" and c.setting == f"{data_set} 0.1: {remedy}")
+    rows = rare_labels.run(cell, SOURCES)
+    assert list(rows["seed"]) == [0]
+    assert bool(rows[["test_rare_auc", "test_other_auc", "validation_mean_auc"]].notna().all(axis=None))
+    pd.testing.assert_frame_equal(rows, rare_labels.run(cell, SOURCES))
+    whole = SOURCES.census.data("income").y_train[:, 0].sum() if data_set == "census" else None
+    if whole is not None:
+        assert int(rows["positives"].iloc[0]) == round(0.1 * float(whole))
+
+
+def test_remedies_are_compared_in_pairs_of_one_draw() -> None:
+    cells = rare_labels.reported_cells(PAPER, "census", _rates(), {("MMoE", share): 1.0 for share in SHARES})
+    for share in SHARES:
+        seeds = {
+            remedy: [
+                c.seeds
+                for c in cells
+                if c.model == "MMoE" and c.facts["share"] == share and c.facts["remedy"] == remedy
+            ]
+            for remedy in REMEDIES
+        }
+        assert all(found == seeds["plain sum"] for found in seeds.values())
+    assert len({c.facts["draw"] for c in cells}) == PAPER.rare_draws
+    assert len({(c.model, c.setting, c.seeds) for c in cells}) == len(cells)  # a key is a run
+
+
+def test_rate_and_weight_are_chosen_on_validation() -> None:
+    rows = []
+    for model in rare_labels.MODELS:
+        for share in SHARES:
+            for rate in rare_labels.TUNED["census"]:
+                good = 0.9 if rate == 3e-3 else 0.8
+                rows.append(("census", model, share, rate, 1.0, "plain sum", good))
+            if model == "MMoE":
+                rows.append(
+                    ("census", model, share, 3e-3, 10.0, "fixed weights", 0.95 if share < 0.1 else 0.7)
+                )
+                rows.append(("census", model, share, 1e-3, 0.1, "fixed weights", 0.99))  # not the chosen rate
+    names = ["data_set", "model", "share", "learning_rate", "weight", "remedy", "validation_mean_auc"]
+    tuning = pd.DataFrame(rows, columns=names)
+    assert set(rare_labels.chosen(tuning, "census", "learning_rate").values()) == {3e-3}
+    weights = rare_labels.chosen(tuning, "census", "weight")
+    assert weights == {("MMoE", 1.0): 1.0, ("MMoE", 0.1): 1.0, ("MMoE", 0.01): 10.0}
+    with pytest.raises(ValueError, match="has no AUC on kuairand"):
+        rare_labels.chosen(tuning, "kuairand", "learning_rate")
+
+
+def test_a_census_cell_scores_and_measures_gates() -> None:
+    rates = dict.fromkeys(EXTENSIONS, 3e-3)
+    cells = census.reported_cells(TINY, rates)
+    assert {c.model for c in cells} == set(EXTENSIONS)
+    for name in ("Top-2 gates", "Single-Task"):
+        rows = census.run(next(c for c in cells if c.model == name), SOURCES.census)
+        assert bool(rows["test_main_auc"].between(0, 1).all())
+        assert rows["gate_entropy"].notna().all() == (name == "Top-2 gates")
+
+
+def test_the_command_lists_what_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["extensions", "--preset", "paper", "--results", str(tmp_path), "--status", "--device", "cpu"]
+    assert main(command) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "extensions_gates_tuning.csv: 0 of 120 runs, preset paper"
+    assert "extensions_tasks.csv: 0 of 120 runs, preset paper" in told
+    assert not list(tmp_path.iterdir())
