@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -80,6 +80,50 @@ def _joined_epochs(
         order = torch.randperm(num_rows, generator=generator).to(device)
         for start in range(0, num_rows - batch_size + 1, batch_size):
             yield take(order[start : start + batch_size])
+
+
+def own_epochs(
+    take: Take,
+    rows: Tensor,
+    batch_size: int,
+    *,
+    seeds: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Minibatches without end in which every run sees rows of its own, in an order of its own.
+
+    Args:
+        take: As for `joined_epochs`.
+        rows: Row numbers of each run, (R, N).
+        batch_size: Rows B of a minibatch, at most N.
+        seeds: One a run, of its order; run r sees what `joined_epochs` with this seed would take of its rows.
+        device: Where the row numbers are to lie.
+
+    Yields:
+        Inputs (R, B, d) and labels (R, B, K).
+
+    Raises:
+        ValueError: If B is not in 1..N, or there is not one seed a run.
+    """
+    runs, num_rows = rows.shape
+    if not 1 <= batch_size <= num_rows:
+        raise ValueError(f"batch_size is {batch_size}, expected 1 to {num_rows}, the number of rows")
+    if len(seeds) != runs:
+        raise ValueError(f"there are {len(seeds)} seeds and rows of {runs} runs, expected one a run")
+    return _own_epochs(take, rows.to(device), batch_size, tuple(seeds))
+
+
+def _own_epochs(
+    take: Take, rows: Tensor, batch_size: int, seeds: tuple[int, ...]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    generators = [seeded_generator(seed, "order of the rows") for seed in seeds]
+    runs, num_rows = rows.shape
+    while True:
+        order = torch.stack([torch.randperm(num_rows, generator=generator) for generator in generators])
+        ordered = rows.gather(1, order.to(rows.device))  # (R, N)
+        for start in range(0, num_rows - batch_size + 1, batch_size):
+            x, y = take(ordered[:, start : start + batch_size].flatten())
+            yield x.unflatten(0, (runs, batch_size)), y.unflatten(0, (runs, batch_size))
 
 
 def with_noise(

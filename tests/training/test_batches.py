@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import epochs
-from mmoe_lib.training.batches import joined_epochs, with_noise
+from mmoe_lib.training.batches import joined_epochs, own_epochs, with_noise
 
 Batch = tuple[Tensor, Tensor]
 
@@ -161,3 +161,28 @@ def test_noise_ends_with_the_minibatches_and_takes_none_before_its_turn() -> Non
     next(noisy)
     assert given == [0]
     assert len(list(noisy)) == 2
+
+
+def test_runs_with_rows_of_their_own_see_what_each_would_see_alone() -> None:
+    x, y = torch.arange(40.0).reshape(20, 2), torch.arange(20.0).reshape(20, 1)
+    rows = torch.stack([torch.arange(0, 12), torch.arange(8, 20)])
+
+    def take(some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x[some], y[some]
+
+    together = own_epochs(take, rows, 5, seeds=(3, 4))
+    alone = [
+        joined_epochs(lambda some, own=own: take(own[some]), 12, 5, seed=seed)  # type: ignore[misc]
+        for own, seed in zip(rows, (3, 4), strict=True)
+    ]
+    for _ in range(7):
+        inputs, labels = next(together)
+        assert inputs.shape == (2, 5, 2)
+        for run, batches in enumerate(alone):
+            expected_x, expected_y = next(batches)
+            assert torch.equal(inputs[run], expected_x)
+            assert torch.equal(labels[run], expected_y)
+    with pytest.raises(ValueError, match="batch_size is 13"):
+        own_epochs(take, rows, 13, seeds=(3, 4))
+    with pytest.raises(ValueError, match="there are 1 seeds and rows of 2 runs"):
+        own_epochs(take, rows, 5, seeds=(3,))

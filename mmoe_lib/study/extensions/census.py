@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from mmoe_lib.models.sizes import ModelBuilder
 from mmoe_lib.presets import Preset
@@ -97,6 +98,7 @@ def train_on(
     num_epochs: int,
     batch_size: int = BATCH_SIZE,
     order: int = 0,
+    batches: tuple[Iterator[tuple[Tensor, Tensor]], int] | None = None,
     noise: int = 0,
     loss: Loss = binary_cross_entropy,
     balancer: Balancer | None = None,
@@ -114,6 +116,7 @@ def train_on(
         num_epochs: Passes over the training rows.
         batch_size: Rows of a minibatch.
         order: Seed of the order of the rows.
+        batches: Other minibatches than those of all training rows, and how many rows their epoch has.
         noise: Columns of random numbers that the inputs carry, for gate dropout.
         loss: Outputs and labels (B, K) to one loss a task.
         balancer: Decides how much each task's gradient counts.
@@ -127,7 +130,7 @@ def train_on(
     inputs, tasks = data.x_train.shape[1], data.y_train.shape[1]
     ensemble = Ensemble(lambda generator: model(inputs, tasks, generator=generator), seeds, device=device)
     x, y = data.x_train.to(ensemble.device), data.y_train.to(ensemble.device)
-    steps = len(x) // batch_size
+    steps = (batches[1] if batches else len(x)) // batch_size
     settings = TrainingSettings(
         num_epochs * steps,
         learning_rate,
@@ -136,9 +139,9 @@ def train_on(
         balancer=balancer,
         on_divergence="record",
     )
-    batches = epochs(x, y, batch_size, seed=order)
-    batches = with_noise(batches, noise, seed=order) if noise else batches
-    return ensemble, train(ensemble, batches, loss, settings, evaluate, progress=False)
+    minibatches = batches[0] if batches else epochs(x, y, batch_size, seed=order)
+    minibatches = with_noise(minibatches, noise, seed=order) if noise else minibatches
+    return ensemble, train(ensemble, minibatches, loss, settings, evaluate, progress=False)
 
 
 def run(cell: Cell, source: CensusSource, device: torch.device | str = "cpu") -> pd.DataFrame:
