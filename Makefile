@@ -1,6 +1,6 @@
 # Two commands: `make book` and `make test`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help book test outputs environment clean
+.PHONY: help book test outputs status environment clean
 
 # python3.11 if it works here, else any python3 from 3.10 on; `make PYTHON=...` chooses another.
 PYTHON = $(shell for name in python3.11 python3; do \
@@ -20,6 +20,7 @@ help: ## list the targets
 	@echo "              MMOE_DATA=/folder            where the real files lie, if they are not to be downloaded"
 	@echo "make test     ruff, mypy, and pytest over tests/ and every notebook"
 	@echo "make outputs  run the chapters with their own parameters and store the outputs in them"
+	@echo "make status   time every chapter, on an idle machine, for the status page; PRESET, DEVICE ... as above"
 	@echo "make clean    remove what was computed; .venv and data/cache stay"
 
 book: environment ## execute the chapters, build the pages
@@ -34,6 +35,9 @@ test: environment ## lint, types, tests, notebooks
 
 outputs: environment ## refresh stored outputs
 	@$(RUN) -m _scripts.outputs
+
+status: environment ## run every chapter once and note its seconds in data/results/chapters.csv
+	@$(RUN) -m _scripts.status
 
 environment: # .venv with everything; does nothing when it is up to date
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 or newer: run \`sudo apt install python3 python3-venv\`" >&2; exit 1; }

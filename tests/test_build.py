@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,10 @@ def make_book(root: Path, cells: Sequence[tuple[str, str]] = ()) -> Book:
     (book.source / "references.bib").write_text("", encoding="utf-8")
     (book.source / "_vendor" / "mathjax").mkdir(parents=True)
     (book.source / "_vendor" / "mathjax" / "LICENSE").write_text("none\n", encoding="utf-8")
+    # What `_config.yml` loads as extensions.
+    shutil.copytree(
+        ROOT / "book" / "_scripts", book.source / "_scripts", ignore=shutil.ignore_patterns("__pycache__")
+    )
     (root / "README.md").write_text(f"# The book\n\n{README_START}\n{README_END}\n", encoding="utf-8")
     write_chapter(book, cells)
     return book
@@ -275,6 +280,12 @@ def test_pages_are_built_whole_and_a_warning_is_an_error(
 
     build_pages(book)
     assert "pages: up to date" in capsys.readouterr().out
+
+    (book.root / "mmoe_lib" / "new.py").write_text(
+        '"""A docstring is a part of the pages."""\n', encoding="utf-8"
+    )
+    build_pages(book)
+    assert "pages: built" in capsys.readouterr().out
 
     (book.source / "index.md").write_text("# The book\n\n[Nowhere](missing.md)\n", encoding="utf-8")
     assert build(book, ENVIRONMENT) == 1

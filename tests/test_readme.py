@@ -1,12 +1,73 @@
-"""The README's code runs as it is printed."""
+"""The README's code runs as it is printed, and its numbers, picture and citations are those of the tree."""
 
+import doctest
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
+from _scripts.layout import Book, BookError
+from _scripts.summary import (
+    draw_picture,
+    panels_sum,
+    picture_file,
+    picture_panels,
+    picture_sum,
+    results_block,
+    with_results,
+)
+
+from mmoe_lib.claims import ClaimRow, scorecard
 
 README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def rows() -> tuple[ClaimRow, ...]:
+    return scorecard()
+
+
+def test_the_lines_for_a_frame_of_ones_own_print_what_stands_below_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # they save a file
+    done = doctest.testfile(str(README), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert (done.failed, done.attempted) == (0, 10)
+
+
+def test_the_table_of_claims_is_that_of_the_stored_results(rows: tuple[ClaimRow, ...]) -> None:
+    text = README.read_text(encoding="utf-8")
+    assert results_block(rows) in text, "run `make outputs`"
+    assert with_results(text, rows) == text
+    changed = with_results(text, [replace(rows[0], title="Another")])
+    assert "1. [Another](book/01_baseline.ipynb)" in changed
+    assert "12. [" not in changed
+    with pytest.raises(BookError, match="are missing"):
+        with_results("no markers", rows)
+
+
+def test_the_picture_is_drawn_from_the_stored_results(rows: tuple[ClaimRow, ...]) -> None:
+    panels = picture_panels(rows)
+    assert picture_sum(Book()) == panels_sum(panels), "run `make outputs`"
+    file = picture_file(Book())
+    assert file.stat().st_size < 100_000
+    (shown,) = re.findall(r"^!\[.{40,}\]\((\S+)\)$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert README.parent / shown == file
+    # A number that moves by what can be seen makes another sum.
+    (panel, settings), *_ = panels.items()
+    name, comparison = next(iter(settings.items()))
+    moved = {**panels, panel: {**settings, name: replace(comparison, estimate=comparison.estimate + 1e-3)}}
+    assert panels_sum(moved) != panels_sum(panels)
+    with pytest.raises(BookError, match="claim 4 does not compare"):
+        picture_panels(rows[4:])
+
+
+def test_the_picture_is_the_same_text_twice_and_names_its_sum(rows: tuple[ClaimRow, ...]) -> None:
+    drawn = draw_picture(rows)
+    assert drawn == draw_picture(rows)
+    assert panels_sum(picture_panels(rows)) in drawn
 
 
 def test_the_example_trains_and_gives_what_its_comments_say() -> None:

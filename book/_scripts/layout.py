@@ -1,5 +1,6 @@
 """Where the book's parts lie, and what `_toc.yml` and `_config.yml` say about them."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+
+CHAPTER = re.compile(r"[a-z]?\d+_")
+"""How the names of chapters begin: 03_synthetic, a1_open_choices."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -105,13 +109,12 @@ class Book:
         return notebooks
 
     def chapters(self) -> list[Path]:
-        """The notebooks but the opening page: those that a reader runs on their own.
+        """The notebooks that a reader runs on their own, by their names: not the opening page, not the status page.
 
         Raises:
             BookError: as `notebooks`.
         """
-        opening_page = self.pages()[0]
-        return [notebook for notebook in self.notebooks() if notebook != opening_page]
+        return [notebook for notebook in self.notebooks() if CHAPTER.match(notebook.name)]
 
     def _page(self, name: str) -> Path:
         stem = self.source / name.removesuffix(".ipynb").removesuffix(".md")

@@ -37,7 +37,7 @@ def colab_cell(book: Book) -> str:
 
 
 def set_colab_cell(book: Book, notebook: NotebookNode, path: Path) -> None:
-    """Write the cell's text, in place, into the cell tagged `colab`, which only the opening page may lack.
+    """Write the cell's text, in place, into the cell tagged `colab`, which only a page that is no chapter may lack.
 
     Raises:
         BookError: there is no such cell, or more than one.

@@ -1,4 +1,4 @@
-"""`make outputs`: run every chapter with its own parameters and store the outputs in it."""
+"""`make outputs`: run every chapter with its own parameters and store the outputs in it; renew the README."""
 
 import os
 import sys
@@ -10,10 +10,13 @@ from _scripts.layout import Book, BookError
 from _scripts.links import set_colab_cell, with_links
 from _scripts.notebooks import normalise, read_notebook, write_notebook
 from _scripts.settings import Settings
+from _scripts.summary import RESULTS_START, renew
 
 
 def refresh(book: Book) -> None:
-    """Rewrite stored outputs, Colab cells and the README's links in place; the same bytes when nothing changed.
+    """Rewrite stored outputs, Colab cells, the README's links, results and picture in place.
+
+    The same bytes when nothing changed.
 
     All chapters run before any is written: a failing one leaves the whole tree as it was.
 
@@ -39,6 +42,8 @@ def refresh(book: Book) -> None:
     if renewed != readme.read_text(encoding="utf-8"):
         readme.write_text(renewed, encoding="utf-8")
         print("README.md: links changed", flush=True)
+    if RESULTS_START in renewed:
+        renew(book)
 
 
 def _prepared(book: Book, chapter: Path, folder: Path) -> Run:

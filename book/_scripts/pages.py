@@ -43,7 +43,9 @@ def build_pages(book: Book) -> None:
         BookError: Jupyter Book failed or warned.
     """
     copy_pages(book)
-    total = fingerprint(book.root, [book.executed, book.config_file], {})
+    # The library's docstrings are pages too, and scripts are extensions of Sphinx.
+    sources = [book.executed, book.config_file, book.root / "mmoe_lib", book.source / "_scripts"]
+    total = fingerprint(book.root, sources, {})
     stored = book.build / f"html{SUM_SUFFIX}"
     if book.html.is_dir() and stored.is_file() and stored.read_text(encoding="utf-8").strip() == total:
         print("pages: up to date", flush=True)

@@ -5,8 +5,17 @@ claim or does not. All of them support it: it holds. Some: it holds in part. Non
 """
 
 from mmoe_lib.claims.census import claim_9
-from mmoe_lib.claims.claim import Claim, Comparison, claims_table, comparisons_table
+from mmoe_lib.claims.claim import HEADLINE_RULE, Claim, Comparison, claims_table, comparisons_table
 from mmoe_lib.claims.recommendation import claim_10, claim_11, claim_12
+from mmoe_lib.claims.scorecard import (
+    VERDICTS,
+    ClaimRow,
+    commands_markdown,
+    scorecard,
+    scorecard_markdown,
+    short_scorecard_markdown,
+    verdict_counts,
+)
 from mmoe_lib.claims.synthetic import (
     Runs,
     claim_1,
@@ -21,7 +30,10 @@ from mmoe_lib.claims.synthetic import (
 )
 
 __all__ = [
+    "HEADLINE_RULE",
+    "VERDICTS",
     "Claim",
+    "ClaimRow",
     "Comparison",
     "Runs",
     "claim_1",
@@ -37,6 +49,11 @@ __all__ = [
     "claim_11",
     "claim_12",
     "claims_table",
+    "commands_markdown",
     "comparisons_table",
+    "scorecard",
+    "scorecard_markdown",
+    "short_scorecard_markdown",
     "synthetic_claims",
+    "verdict_counts",
 ]

@@ -52,6 +52,7 @@ def claim_9(rows: pd.DataFrame) -> Claim:
         tuple(comparisons),
         int(counts.min()),
         int((rows["diverged_step"] > 0).sum()),
+        headline="income: MMoE minus Shared-Bottom",
     )
 
 

@@ -77,6 +77,7 @@ def claim_10(rows: pd.DataFrame) -> Claim:
         tuple(comparisons),
         min(seeds),
         int((compared["diverged_step"] > 0).sum()),
+        headline="SGD, AUC after 3/3: MMoE minus Shared-Bottom",
     )
 
 
@@ -114,6 +115,7 @@ def claim_11(rows: pd.DataFrame) -> Claim:
         tuple(comparisons),
         min(seeds),
         int((compared["diverged_step"] > 0).sum()),
+        headline="SGD: largest mean gate weight, satisfaction's minus engagement's",
     )
 
 
@@ -162,4 +164,5 @@ def claim_12(serving: pd.DataFrame) -> Claim:
         f"whole interval lies below {ABOUT:g} (about as much), or within {DOUBLE[0]:g} to {DOUBLE[1]:g} (double)",
         tuple(comparisons),
         int(serving["rounds"].min()),
+        headline="p50 at 1,000 rows: MMoE's over Shared-Bottom's",
     )

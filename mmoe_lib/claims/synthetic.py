@@ -117,6 +117,7 @@ def claim_1(rows: pd.DataFrame, paper: Mapping[tuple[str, float], float]) -> Cla
         tuple(comparisons),
         len(runs),
         runs.diverged,
+        headline="Shared-Bottom-16: loss at p = 0.5 minus at p = 0.9",
     )
 
 
@@ -131,6 +132,7 @@ def claim_2(rows: pd.DataFrame, paper: Mapping[tuple[str, float], float]) -> Cla
         tuple(comparisons),
         len(runs),
         runs.diverged,
+        headline="MMoE: loss at p = 0.5 minus at p = 0.9",
     )
 
 
@@ -182,6 +184,7 @@ def claim_3(rows: pd.DataFrame, paper: Mapping[tuple[str, float], float]) -> Cla
         tuple(comparisons),
         len(runs),
         runs.diverged,
+        headline="gap between p = 0.5 and p = 1: Shared-Bottom's minus MMoE's",
     )
 
 
@@ -205,6 +208,7 @@ def claim_4(rows: pd.DataFrame, paper: Mapping[tuple[str, float], float]) -> Cla
         tuple(comparisons),
         len(runs),
         runs.diverged,
+        headline="p = 0.5: Shared-Bottom's loss minus MMoE's",
     )
 
 
@@ -255,6 +259,7 @@ def claim_5(rows: pd.DataFrame, paper: Mapping[tuple[str, float], Array]) -> Cla
         tuple(comparisons),
         len(runs),
         runs.diverged,
+        headline="p = 0.5: Shared-Bottom's spread over MMoE's",
     )
 
 
@@ -280,6 +285,7 @@ def claim_6(rows: pd.DataFrame, paper: Mapping[tuple[str, float], Array]) -> Cla
         tuple(comparisons),
         len(runs),
         runs.diverged,
+        headline="p = 0.5: OMoE's spread over MMoE's",
     )
 
 
@@ -324,6 +330,7 @@ def claim_7(rows: pd.DataFrame, paper: Mapping[tuple[str, float], Array]) -> Cla
         tuple(comparisons),
         len(runs),
         runs.diverged,
+        headline="p = 0.5: largest minus smallest of the three models' lowest losses",
     )
 
 

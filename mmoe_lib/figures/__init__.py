@@ -4,7 +4,9 @@ A title states the finding, so the chapter passes it; what is drawn from simulat
 title whatever the chapter passed. Dark text on an opaque white ground reads in light and in dark mode.
 """
 
+from mmoe_lib.figures import interactive
 from mmoe_lib.figures.census import auc_dots, change_dots, correlation_samples, label_rates, trial_dots
+from mmoe_lib.figures.extensions import against_mmoe, along, polarisation, rare_points
 from mmoe_lib.figures.models import architectures, expert_use
 from mmoe_lib.figures.recommendation import (
     checkpoint_dots,
@@ -32,6 +34,8 @@ __all__ = [
     "CORRELATION_STYLES",
     "MARKERS",
     "WIDTH",
+    "against_mmoe",
+    "along",
     "architectures",
     "auc_dots",
     "calibrations",
@@ -43,6 +47,7 @@ __all__ = [
     "expert_use",
     "gate_bars",
     "gate_use",
+    "interactive",
     "label_correlations",
     "label_rates",
     "label_scatter",
@@ -50,6 +55,8 @@ __all__ = [
     "loss_histograms",
     "model_curves",
     "outcome_rates",
+    "polarisation",
+    "rare_points",
     "serving_bars",
     "step_axes",
     "tradeoff_curves",

@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by readers with any colour vision; each also has a marker or a dash.
 COLOURS = {
     "Single-Task": "#666666",
     "Shared-Bottom": "#D55E00",
@@ -19,8 +18,11 @@ COLOURS = {
     "Tensor-Factorization": "#CC79A7",
     "OMoE": "#0072B2",
     "MMoE": "#009E73",
+    "CGC": "#CC79A7",
+    "PLE": "#E69F00",
     "paper": "#000000",
 }
+"""Okabe and Ito's colours, told apart by readers with any colour vision; each also has a marker or a dash."""
 MARKERS = {
     "Single-Task": "D",
     "Shared-Bottom": "s",
@@ -29,14 +31,20 @@ MARKERS = {
     "Tensor-Factorization": "X",
     "OMoE": "^",
     "MMoE": "o",
+    "CGC": "X",
+    "PLE": "v",
 }
+"""Matplotlib's markers of the methods."""
 LINES: dict[str, Any] = {"Shared-Bottom": (0, (5, 1.5)), "OMoE": (0, (1, 1)), "MMoE": "-"}
 CORRELATION_STYLES: dict[float, tuple[str, Any]] = {
     0.5: ("#CC79A7", "-"),
     0.9: ("#0072B2", (0, (5, 1.5))),
     1.0: ("#E69F00", (0, (1, 1))),
 }
-WIDTH = 7.6  # inches; the page's text column at 130 dots an inch
+"""Colour and dash of each task correlation of the synthetic study."""
+
+WIDTH = 7.6
+"""Of a figure in inches: the page's text column at 130 dots an inch."""
 
 
 @contextmanager

@@ -96,7 +96,7 @@ class Ranker(nn.Module):
             TypeError: If the top has no gates.
         """
         if not hasattr(self.top, "gate_weights"):
-            raise TypeError(f"{type(self.top).__name__} has no gates, expected OMoE or MMoE")
+            raise TypeError(f"{type(self.top).__name__} has no gates, expected a mixture such as MMoE")
         weights: Tensor = self.top.gate_weights(self.below(x))  # type: ignore[operator]
         return weights
 

@@ -85,6 +85,7 @@ HUMPS = (0.13, 0.27)
 
 
 HUMP_NAMES = (f"below {HUMPS[0]}", f"{HUMPS[0]} to {HUMPS[1]}", f"above {HUMPS[1]}")
+"""The three humps, lowest losses first."""
 
 
 def hump_shares(rows: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,16 @@ import pandas as pd
 import torch
 
 from mmoe_lib.presets import PRESETS, Preset, preset
-from mmoe_lib.study import census, kuairand, kuairand_references, off_policy, references, synthetic, tuning
+from mmoe_lib.study import (
+    census,
+    kuairand,
+    kuairand_references,
+    label_correlation,
+    off_policy,
+    references,
+    synthetic,
+    tuning,
+)
 from mmoe_lib.study.cells import Cell, read_rows, run_cells, waiting_cells
 from mmoe_lib.study.extensions import census as extension_census
 from mmoe_lib.study.extensions import gates, rare_labels
@@ -89,6 +98,11 @@ def _synthetic_parts(chosen: Preset, folder: Path) -> Iterator[tuple[Path, list[
     rates = synthetic.chosen_rates(rows[rows["preset"] == chosen.name])
     yield folder / "synthetic.csv", synthetic.reported_cells(chosen, rates), synthetic.run
     yield folder / "synthetic_parts.csv", synthetic.part_cells(chosen, rates), synthetic.run_parts
+    yield (
+        folder / "synthetic_labels.csv",
+        label_correlation.label_cells(chosen),
+        label_correlation.run_labels,
+    )
     yield folder / "synthetic_choices.csv", synthetic.choice_cells(chosen, rates), synthetic.run
     yield folder / "synthetic_slide.csv", synthetic.slide_cells(chosen), synthetic.run
 

@@ -1,8 +1,7 @@
 """The columns of Census-Income (KDD): which are numbers, which are labels, which a model may see.
 
-Source: UCI data set 117 (doi 10.24432/C5N30T), whose `census-income.names` describes the attributes, and
-    section
-6.3 of the MMoE paper for the two task groups.
+Source: UCI data set 117 (doi 10.24432/C5N30T), whose `census-income.names` describes the attributes, and section 6.3
+of the MMoE paper for the two task groups.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ class Ensemble:
             TypeError: If the model has no gates.
         """
         if not hasattr(self._module, "gate_weights"):
-            raise TypeError(f"{type(self._module).__name__} has no gates, expected OMoE or MMoE")
+            raise TypeError(f"{type(self._module).__name__} has no gates, expected a mixture such as MMoE")
         return self._map_rows(_gate_weights, x, rows)
 
     def _map_rows(self, function: Callable[[nn.Module, Tensor], Tensor], x: Tensor, rows: int) -> Tensor:

@@ -630,8 +630,8 @@ def test_inputs_of_tasks_that_do_not_fit_are_refused_in_one_line(top: Callable[.
 
 def test_a_top_without_gates_says_so() -> None:
     model = RANKERS["Shared-Bottom"](generator=_generator())
-    with pytest.raises(TypeError, match="SharedBottom has no gates, expected OMoE or MMoE"):
+    with pytest.raises(TypeError, match="SharedBottom has no gates, expected a mixture such as MMoE"):
         model.gate_weights(_x().float())
     ensemble = Ensemble(lambda g: RANKERS["Shared-Bottom"](generator=g), (0,))
-    with pytest.raises(TypeError, match="SharedBottom has no gates, expected OMoE or MMoE"):
+    with pytest.raises(TypeError, match="SharedBottom has no gates, expected a mixture such as MMoE"):
         ensemble.gate_weights(_x().float())

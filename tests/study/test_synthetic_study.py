@@ -262,11 +262,12 @@ def test_the_command_runs_lists_and_runs_again_without_change(
     assert not list(tmp_path.iterdir())
     assert main(command) == 0
     assert main([*command, "--status"]) == 0
-    told = capsys.readouterr().out.splitlines()[-5:]
+    told = capsys.readouterr().out.splitlines()[-6:]
     assert told == [
         "synthetic_tuning.csv: 27 of 27 runs, preset smoke",
         "synthetic.csv: 24 of 24 runs, preset smoke",
         "synthetic_parts.csv: 12 of 12 runs, preset smoke",
+        "synthetic_labels.csv: 90 of 90 runs, preset smoke",
         "synthetic_choices.csv: 48 of 48 runs, preset smoke",
         "synthetic_slide.csv: 33 of 33 runs, preset smoke",
     ]
@@ -275,6 +276,7 @@ def test_the_command_runs_lists_and_runs_again_without_change(
         "synthetic_tuning.csv",
         "synthetic.csv",
         "synthetic_parts.csv",
+        "synthetic_labels.csv",
         "synthetic_choices.csv",
         "synthetic_slide.csv",
     }
