@@ -163,7 +163,7 @@ def test_a_rare_cell_runs_on_both_sets_and_is_the_same_again(data_set: str, reme
 
 def test_remedies_are_compared_in_pairs_of_one_draw() -> None:
     cells = rare_labels.reported_cells(PAPER, "census", _rates(), {("MMoE", share): 1.0 for share in SHARES})
-    for share in SHARES:
+    for share in SHARES[1:]:
         seeds = {
             remedy: [
                 c.seeds
@@ -193,7 +193,7 @@ def test_rate_and_weight_are_chosen_on_validation() -> None:
     tuning = pd.DataFrame(rows, columns=names)
     assert set(rare_labels.chosen(tuning, "census", "learning_rate").values()) == {3e-3}
     weights = rare_labels.chosen(tuning, "census", "weight")
-    assert weights == {("MMoE", 1.0): 1.0, ("MMoE", 0.1): 1.0, ("MMoE", 0.01): 10.0}
+    assert weights == {("MMoE", 0.1): 1.0, ("MMoE", 0.01): 10.0}
     with pytest.raises(ValueError, match="has no AUC on kuairand"):
         rare_labels.chosen(tuning, "kuairand", "learning_rate")
 
