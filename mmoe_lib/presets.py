@@ -43,7 +43,7 @@ class Preset:
         extension_tuning_runs: Runs on the synthetic tasks that choose among learning rates, reported nowhere; on
             Census-Income as many as in its tuning.
         extension_small_runs: Runs a model and setting where correlations or numbers of tasks are varied.
-        rare_draws: Draws of the positives that are kept, a run each.
+        rare_draws: Draws of the positives that are kept on Census-Income, a run each; on KuaiRand half as many.
         rare_tuning_runs: Runs that choose among rates and weights, reported nowhere.
         correlation_repeats: Samples of 10,000 rows in which the census label correlation is measured.
     """
@@ -119,7 +119,7 @@ _COUNTS: dict[str, tuple[int | None, int | None, int | None]] = {
     "extension_steps":          (500,   5_000,    30_000),
     "extension_tuning_runs":    (2,     2,        4),
     "extension_small_runs":     (2,     4,        6),
-    "rare_draws":               (4,     4,        4),
+    "rare_draws":               (4,     4,        8),
     "rare_tuning_runs":         (2,     2,        2),
     "correlation_repeats":      (50,    200,      1_000),
 }

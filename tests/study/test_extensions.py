@@ -153,7 +153,7 @@ def test_a_rare_cell_runs_on_both_sets_and_is_the_same_again(data_set: str, reme
     cells = rare_labels.reported_cells(TINY, data_set, _rates(), weights)
     cell = next(c for c in cells if c.model == "MMoE" and c.setting == f"{data_set} 0.1: {remedy}")
     rows = rare_labels.run(cell, SOURCES)
-    assert list(rows["seed"]) == [0, 1, 2, 3]
+    assert list(rows["seed"]) == ([0, 1, 2, 3] if data_set == "census" else [0, 1])
     assert bool(rows[["test_rare_auc", "test_other_auc", "validation_mean_auc"]].notna().all(axis=None))
     pd.testing.assert_frame_equal(rows, rare_labels.run(cell, SOURCES))
     whole = SOURCES.census.data("income").y_train[:, 0].sum() if data_set == "census" else None

@@ -187,8 +187,9 @@ def reported_cells(
     Where tuning chose the weight 1, fixed weights are the plain sum, and are run all the same.
     """
     cells = []
-    for start in range(0, preset.rare_draws, DRAWS_AT_ONCE):
-        seeds = tuple(range(start, min(start + DRAWS_AT_ONCE, preset.rare_draws)))
+    draws = preset.rare_draws if data_set == "census" else preset.rare_draws // 2
+    for start in range(0, draws, DRAWS_AT_ONCE):
+        seeds = tuple(range(start, min(start + DRAWS_AT_ONCE, draws)))
         for share in SHARES:
             for model in MODELS:
                 for remedy in REMEDIES if model in _remedied(share) else (PLAIN,):
