@@ -76,9 +76,9 @@ def _found(loss: str, main: str, auxiliary: str) -> Comparisons:
 def test_advice_follows_the_verdicts(verdicts: tuple[str, str, str], begins: str) -> None:
     found = _found(*verdicts)
     assert advice(found, "new", 1.0).startswith(begins)
-    assert "for about the same time" in advice(found, "new", 1.1)
-    assert "for more time" in advice(found, "new", 1.2)
-    assert "for less time" in advice(found, "new", 0.5)
+    assert "at about MMoE's price" in advice(found, "new", 1.1)
+    assert "at a higher price" in advice(found, "new", 1.2)
+    assert "at a lower price" in advice(found, "new", 0.5)
 
 
 def _rare(draws: int = 6) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from mmoe_lib.figures.style import COLOURS, MARKERS, WIDTH, finish, theme
 from mmoe_lib.results.extensions import BETTER, NEITHER, WORSE, Comparisons, share_name
@@ -117,7 +117,7 @@ def along(
         ratio_scale: Whether the settings are drawn by their ratios.
     """
     with theme():
-        figure, axes = plt.subplots(1, len(summaries), figsize=(WIDTH, 3.4), squeeze=False)
+        figure, axes = plt.subplots(1, len(summaries), figsize=(WIDTH, 3.6), squeeze=False)
         for place, (title, summary) in zip(axes[0], summaries.items(), strict=True):
             for model, rows in summary.groupby("model", sort=False):
                 colour, marker = COLOURS[str(model)], MARKERS[str(model)]
@@ -132,7 +132,8 @@ def along(
             place.set_xticklabels([f"{value:g}" for value in settings])
             place.set_title(title, fontsize=9)
             place.set(xlabel=xlabel, ylabel=labels[title])
-        axes[0][0].legend(loc="best")
+        handles, names = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
         return finish(figure, finding)
 
 
@@ -173,6 +174,7 @@ def rare_points(
             widest = float(np.nanmax(np.abs(here[["points_low", "points_high"]].to_numpy())))
             if widest > 4 * linear:
                 place.set_xscale("symlog", linthresh=linear)
+                place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             place.set_title(share_name(share), fontsize=9)
             place.set(xlabel=xlabel)
         axes[0][0].set(yticks=range(len(names)), yticklabels=names)

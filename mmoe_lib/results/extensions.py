@@ -154,22 +154,24 @@ def advice(found: Comparisons, model: str, cost: float) -> str:
     loss, main, auxiliary = (
         str(part["verdict"][model]) for part in (found.loss, found.main, found.auxiliary)
     )
-    price = "for more time" if cost > 1.15 else "for less time" if cost < 0.85 else "for about the same time"
+    price = (
+        "at a higher price" if cost > 1.15 else "at a lower price" if cost < 0.85 else "at about MMoE's price"
+    )
     real = {main, auxiliary}
     if WORSE in real and BETTER in real:
-        return f"It moves one census task up and the other down {price}: only if the first is the one that counts."
+        return f"It moves one census task up and the other down, {price}: only if the first is the one that counts."
     if BETTER in real:
         extra = ", and it also trains the hard tasks better" if loss == BETTER else ""
         caution = ", though the hard synthetic tasks lose" if loss == WORSE else ""
-        return f"Worth a try {price}: better on a census task{extra}{caution}."
+        return f"Worth a try, {price}: better on a census task{extra}{caution}."
     if WORSE in real:
         extra = "it helps the hard synthetic tasks and" if loss == BETTER else "it"
-        return f"Not on such a table: {extra} loses on a census task {price}."
+        return f"Not on such a table: {extra} loses on a census task, {price}."
     if loss == BETTER:
-        return f"Try it where single runs end at very different losses {price}: no difference on real data."
+        return f"Try it where single runs end at very different losses, {price}: no difference on real data."
     if loss == WORSE:
-        return f"Leave it {price}: the hard tasks train worse, and the census tasks gain nothing."
-    return f"No reason to change {price}: no difference shown on either set."
+        return f"Leave it, {price}: the hard tasks train worse, and the census tasks gain nothing."
+    return f"No reason to change, {price}: no difference shown on either set."
 
 
 def by_setting(rows: pd.DataFrame, setting: str, value: str) -> pd.DataFrame:
