@@ -17,6 +17,11 @@ from mmoe_lib.results.extensions import BETTER, NEITHER, WORSE, Comparisons, sha
 
 VERDICTS = {BETTER: ("#009E73", "^"), WORSE: ("#D55E00", "v"), NEITHER: ("#666666", "o")}
 """Colour and marker of what a difference shows."""
+LINES = {name: (COLOURS[name], marker) for name, marker in MARKERS.items()} | {
+    "CGC": ("#CC79A7", "X"),
+    "PLE": ("#E69F00", "v"),
+}
+"""Colour and marker of each model that is drawn along a setting."""
 TASKS = {"rare": ("#0072B2", "o"), "other": ("#E69F00", "s")}
 """Colour and marker of the task whose positives were taken away, and of the other."""
 NAMES = {"rare": "the rare task", "other": "the other task"}
@@ -120,7 +125,7 @@ def along(
         figure, axes = plt.subplots(1, len(summaries), figsize=(WIDTH, 3.6), squeeze=False)
         for place, (title, summary) in zip(axes[0], summaries.items(), strict=True):
             for model, rows in summary.groupby("model", sort=False):
-                colour, marker = COLOURS[str(model)], MARKERS[str(model)]
+                colour, marker = LINES[str(model)]
                 place.plot(rows[setting], rows["mean"], marker=marker, ms=5, color=colour, label=str(model))
                 if "low" in rows:
                     place.fill_between(rows[setting], rows["low"], rows["high"], color=colour, alpha=0.15)

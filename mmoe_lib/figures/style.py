@@ -18,8 +18,6 @@ COLOURS = {
     "Tensor-Factorization": "#CC79A7",
     "OMoE": "#0072B2",
     "MMoE": "#009E73",
-    "CGC": "#CC79A7",
-    "PLE": "#E69F00",
     "paper": "#000000",
 }
 """Okabe and Ito's colours, told apart by readers with any colour vision; each also has a marker or a dash."""
@@ -31,8 +29,6 @@ MARKERS = {
     "Tensor-Factorization": "X",
     "OMoE": "^",
     "MMoE": "o",
-    "CGC": "X",
-    "PLE": "v",
 }
 """Matplotlib's markers of the methods."""
 LINES: dict[str, Any] = {"Shared-Bottom": (0, (5, 1.5)), "OMoE": (0, (1, 1)), "MMoE": "-"}
