@@ -43,7 +43,8 @@ class Preset:
         extension_tuning_runs: Runs on the synthetic tasks that choose among learning rates, reported nowhere; on
             Census-Income as many as in its tuning.
         extension_small_runs: Runs a model and setting where correlations or numbers of tasks are varied.
-        rare_draws: Draws of the positives that are kept on Census-Income, a run each; on KuaiRand half as many.
+        extension_unit_runs: Runs a balancer where one synthetic task is measured in another unit.
+        rare_draws: Draws of the positives that are kept, a run each.
         rare_tuning_runs: Runs that choose among rates and weights, reported nowhere.
         correlation_repeats: Samples of 10,000 rows in which the census label correlation is measured.
     """
@@ -80,6 +81,7 @@ class Preset:
     extension_steps: int
     extension_tuning_runs: int
     extension_small_runs: int
+    extension_unit_runs: int
     rare_draws: int
     rare_tuning_runs: int
     correlation_repeats: int
@@ -115,10 +117,11 @@ _COUNTS: dict[str, tuple[int | None, int | None, int | None]] = {
     "kuairand_tuning_runs":     (2,     2,        2),
     "kuairand_gate_runs":       (4,     4,        20),
     "extension_runs":           (4,     8,        20),
-    "extension_census_runs":    (4,     4,        10),
+    "extension_census_runs":    (4,     4,        20),
     "extension_steps":          (500,   5_000,    30_000),
     "extension_tuning_runs":    (2,     2,        4),
-    "extension_small_runs":     (2,     4,        6),
+    "extension_small_runs":     (2,     4,        12),
+    "extension_unit_runs":      (2,     4,        10),
     "rare_draws":               (4,     4,        8),
     "rare_tuning_runs":         (2,     2,        2),
     "correlation_repeats":      (50,    200,      1_000),

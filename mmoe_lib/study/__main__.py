@@ -26,7 +26,7 @@ from mmoe_lib.study import (
 )
 from mmoe_lib.study.cells import Cell, read_rows, run_cells, waiting_cells
 from mmoe_lib.study.extensions import census as extension_census
-from mmoe_lib.study.extensions import gates, rare_labels
+from mmoe_lib.study.extensions import gates, rare_labels, units
 from mmoe_lib.study.origin import ROOT, Origin
 from mmoe_lib.study.workers import WorkerDiedError
 from mmoe_lib.training.ensemble import checked_device
@@ -165,6 +165,7 @@ def _extension_parts(
     if not waiting_cells(gates.tuning_cells(chosen), rows, chosen.name):
         rates = gates.chosen_rates(rows[rows["preset"] == chosen.name])
         yield folder / "extensions_gates.csv", gates.reported_cells(chosen, rates), gates.run, "synthetic"
+        yield folder / "extensions_units.csv", units.reported_cells(chosen, rates), units.run, "synthetic"
     run_census = partial(extension_census.run, source=sources.census)
     yield census_tuning, extension_census.tuning_cells(chosen), run_census, "census"
     rows = read_rows(census_tuning)

@@ -12,13 +12,16 @@ import torch
 from mmoe_lib.models import count_multiply_adds
 from mmoe_lib.presets import PRESETS
 from mmoe_lib.study.__main__ import main
+from mmoe_lib.study.cells import Cell
 from mmoe_lib.study.census import CensusSource
-from mmoe_lib.study.extensions import census, gates, rare_labels
+from mmoe_lib.study.extensions import census, gates, rare_labels, units
 from mmoe_lib.study.extensions.gates import polarisation
 from mmoe_lib.study.extensions.models import EXTENSIONS, STRENGTHS
 from mmoe_lib.study.extensions.rare_labels import REMEDIES, SHARES, Choices, Sources, kept_rows, loss_of
 from mmoe_lib.study.kuairand import RankingSource
-from mmoe_lib.training import binary_cross_entropy
+from mmoe_lib.tasks import synthetic as task
+from mmoe_lib.training import binary_cross_entropy, squared_error
+from mmoe_lib.training.losses import weighted
 
 TINY = replace(
     PRESETS["smoke"],
@@ -27,6 +30,7 @@ TINY = replace(
     extension_steps=5,
     extension_tuning_runs=2,
     extension_small_runs=2,
+    extension_unit_runs=2,
     synthetic_chunk=2,
     census_chunk=2,
     census_epochs=1,
@@ -44,6 +48,14 @@ def test_the_study_compares_what_chapter_6_names_at_one_size() -> None:
     assert sum(family == "regularised" for family in families.values()) == 4 * len(STRENGTHS)
     costs = {name: count_multiply_adds(extension.build(100, 2)) for name, extension in EXTENSIONS.items()}
     assert costs["Top-2 gates"] == costs["Gate dropout"] == costs["Even load 0.1"] == costs["MMoE"]
+    deeper, plain = (EXTENSIONS[name].build(100, 2).state_dict() for name in ("Deeper MMoE", "MMoE"))
+    added = {name: value for name, value in deeper.items() if name not in plain}
+    assert {name: value.shape for name, value in plain.items()}.items() <= {
+        name: value.shape for name, value in deeper.items()
+    }.items()
+    assert sum(value.numel() for value in added.values()) == 8 * (
+        16 * 16 + 16
+    )  # a second layer in each expert
     # eight experts of 16 units in all, and gates of six of them
     assert abs(costs["CGC"] / costs["MMoE"] - 1) < 0.05
 
@@ -80,6 +92,46 @@ def test_sixteen_tasks_have_sixteen_losses(monkeypatch: pytest.MonkeyPatch) -> N
     ensemble, history = gates.train_cell(cell, progress=False)
     assert history.losses[-1].shape == (2, 16)
     assert ensemble.module(0)(torch.zeros(3, 100)).shape == (3, 16)
+
+
+def test_more_runs_of_a_setting_go_on_where_the_stored_ones_end() -> None:
+    six, twelve = (replace(PAPER, extension_small_runs=runs) for runs in (6, 12))
+    for cells_of in (gates.layer_cells, gates.task_cells):
+        first, all_cells = cells_of(six), cells_of(twelve)
+        assert all_cells[: len(first)] == first
+        assert {cell.seeds for cell in all_cells[len(first) :]} == {tuple(range(6, 12))}
+
+
+def _unit_cells(remedy: str) -> list[Cell]:
+    return [c for c in units.reported_cells(TINY, {"MMoE": 1e-3}) if c.facts["remedy"] == remedy]
+
+
+def test_a_unit_that_the_weight_undoes_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With u = 10 and the weight 1/100, outputs divided by 10 have the loss that u = 1 has at equal weights."""
+    monkeypatch.setattr(gates, "TEST_ROWS", 500)
+    found = {}
+    for unit, weight in ((1.0, 1.0), (10.0, 0.01)):
+        choices = units.Choices(0.5, unit, "fixed weights", weight, 1, 32)
+        (x, y), *_ = gates.fresh_rows(0.5, (0, 1), task.CALIBRATED, torch.device("cpu"))
+        ((_, scaled),) = units._in_unit(iter([(x, y)]), unit)
+        outputs = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, unit])
+        loss = weighted(squared_error, units._weights(choices))
+        found[unit] = loss(outputs.flatten(0, 1), scaled.flatten(0, 1)) * (1 + weight)
+    torch.testing.assert_close(found[1.0], found[10.0])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("remedy", ["plain sum", "fixed weights", "uncertainty weighting", "PCGrad"])
+def test_a_unit_cell_tells_losses_in_the_papers_unit(remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "TEST_ROWS", 500)
+    cells = _unit_cells(remedy)
+    assert [cell.facts["unit"] for cell in cells] == ([10.0] if remedy == "fixed weights" else [1.0, 10.0])
+    for cell in cells:
+        rows = units.run(cell)
+        assert list(rows["seed"]) == [0, 1]
+        # Five steps have learned nothing: of both tasks all is left, which would differ 100 times in their units.
+        assert bool((rows["loss_2"] / rows["loss_1"]).between(0.5, 2).all())
+        pd.testing.assert_frame_equal(rows, units.run(cell))
 
 
 def test_the_rate_with_the_lowest_loss_is_chosen_and_passed_on() -> None:
@@ -153,7 +205,7 @@ def test_a_rare_cell_runs_on_both_sets_and_is_the_same_again(data_set: str, reme
     cells = rare_labels.reported_cells(TINY, data_set, _rates(), weights)
     cell = next(c for c in cells if c.model == "MMoE" and c.setting == f"{data_set} 0.1: {remedy}")
     rows = rare_labels.run(cell, SOURCES)
-    assert list(rows["seed"]) == ([0, 1, 2, 3] if data_set == "census" else [0, 1])
+    assert list(rows["seed"]) == [0, 1, 2, 3]
     assert bool(rows[["test_rare_auc", "test_other_auc", "validation_mean_auc"]].notna().all(axis=None))
     pd.testing.assert_frame_equal(rows, rare_labels.run(cell, SOURCES))
     whole = SOURCES.census.data("income").y_train[:, 0].sum() if data_set == "census" else None
@@ -212,6 +264,8 @@ def test_the_command_lists_what_waits(tmp_path: Path, capsys: pytest.CaptureFixt
     command = ["extensions", "--preset", "paper", "--results", str(tmp_path), "--status", "--device", "cpu"]
     assert main(command) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == "extensions_gates_tuning.csv: 0 of 120 runs, preset paper"
-    assert "extensions_tasks.csv: 0 of 120 runs, preset paper" in told
+    # 11 models of their own rate without Single-Task, 3 rates, 4 runs
+    assert told[0] == "extensions_gates_tuning.csv: 0 of 132 runs, preset paper"
+    # 5 models, 4 numbers of tasks, 12 runs
+    assert "extensions_tasks.csv: 0 of 240 runs, preset paper" in told
     assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 import pandas as pd
 import torch
@@ -24,10 +25,12 @@ CORRELATION = 0.5
 
 PLE_CORRELATIONS = (0.2, 0.4, 0.5, 0.75, 1.0)
 """Those of the synthetic study of the PLE paper (RecSys 2020)."""
-PLE_MODELS = ("Single-Task", "Shared-Bottom", "MMoE", "CGC", "PLE")
+PLE_MODELS = ("Single-Task", "Shared-Bottom", "MMoE", "Deeper MMoE", "CGC", "PLE")
 
 NUMBERS_OF_TASKS = (2, 4, 8, 16)
 MANY_MODELS = ("Single-Task", "Shared-Bottom", "OMoE", "MMoE", "CGC")
+SMALL_CHUNK = 6
+"""Runs of a correlation or number of tasks that are trained together."""
 _ROWS_AT_ONCE = 250
 
 
@@ -90,16 +93,16 @@ def reported_cells(preset: Preset, rates: Mapping[str, float]) -> list[Cell]:
     facts = asdict(_choices(preset, CORRELATION))
     return [
         Cell(name, f"p = {CORRELATION:g}", rates[name], seeds, facts)
-        for seeds in _chunks(preset.extension_runs, preset.synthetic_chunk)
+        for seeds in chunks(preset.extension_runs, preset.synthetic_chunk)
         for name in COMPARED
     ]
 
 
 def layer_cells(preset: Preset) -> list[Cell]:
     """CGC and PLE beside what they are to beat, on tasks made as the PLE paper makes them, at its correlations."""
-    seeds = tuple(range(preset.extension_small_runs))
     return [
         Cell(name, f"p = {p:g}", DEFAULT_RATE, seeds, asdict(_choices(preset, p, constants="PLE")))
+        for seeds in chunks(preset.extension_small_runs, SMALL_CHUNK)
         for p in PLE_CORRELATIONS
         for name in PLE_MODELS
     ]
@@ -107,9 +110,9 @@ def layer_cells(preset: Preset) -> list[Cell]:
 
 def task_cells(preset: Preset) -> list[Cell]:
     """More and more tasks, every two of them correlated by 0.5."""
-    seeds = tuple(range(preset.extension_small_runs))
     return [
         Cell(name, f"{tasks} tasks", DEFAULT_RATE, seeds, asdict(_choices(preset, CORRELATION, tasks)))
+        for seeds in chunks(preset.extension_small_runs, SMALL_CHUNK)
         for tasks in NUMBERS_OF_TASKS
         for name in MANY_MODELS
     ]
@@ -119,7 +122,8 @@ def _choices(preset: Preset, p: float, tasks: int = 2, constants: str = "calibra
     return Choices(p, tasks, preset.extension_steps, preset.synthetic_batch_size, constants)
 
 
-def _chunks(runs: int, chunk: int) -> list[tuple[int, ...]]:
+def chunks(runs: int, chunk: int) -> list[tuple[int, ...]]:
+    """The seeds 0 .. runs - 1 in chunks that are trained together."""
     return [tuple(range(start, min(start + chunk, runs))) for start in range(0, runs, chunk)]
 
 
@@ -206,22 +210,22 @@ def has_gates(model: str) -> bool:
     return model not in ("Single-Task", "Shared-Bottom")
 
 
+def fresh_rows(
+    correlations: float | Tensor, seeds: Sequence[int], constants: task.Constants, device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
+    """Fresh rows of every run, `TEST_ROWS` in all, in parts (R, B, d) and (R, B, K)."""
+    batches = task.stream(correlations, seeds, _ROWS_AT_ONCE, constants, purpose="validation", device=device)
+    return list(islice(batches, TEST_ROWS // _ROWS_AT_ONCE))
+
+
 @torch.no_grad()
 def _measure(ensemble: Ensemble, cell: Cell) -> tuple[Tensor, dict[str, Tensor]]:
     """Test losses (R, K), and the measures of the gates."""
     choices = Choices(**cell.facts)  # type: ignore[arg-type]
-    batches = task.stream(
-        _correlations(choices),
-        cell.seeds,
-        _ROWS_AT_ONCE,
-        task.CONSTANTS[choices.constants],
-        purpose="validation",
-        device=ensemble.device,
-    )
-    parts = TEST_ROWS // _ROWS_AT_ONCE
+    parts = fresh_rows(_correlations(choices), cell.seeds, task.CONSTANTS[choices.constants], ensemble.device)
     losses, weights = torch.zeros(len(ensemble), choices.num_tasks), []
-    for _, (x, y) in zip(range(parts), batches, strict=False):
-        losses += (ensemble.predict(x) - y).square().mean(dim=1).cpu() / parts
+    for x, y in parts:
+        losses += (ensemble.predict(x) - y).square().mean(dim=1).cpu() / len(parts)
         if has_gates(cell.model):
             weights.append(ensemble.gate_weights(x).cpu())
     if not weights:

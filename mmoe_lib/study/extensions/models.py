@@ -39,7 +39,8 @@ class Extension:
     """A model of chapter 6.
 
     Attributes:
-        family: "baseline", "gates", "regularised" or "layers".
+        family: "baseline", "gates", "regularised", "layers", or "control": MMoE with another layer, which tells what
+            depth alone does.
         build: Of one run; call it with (num_inputs, num_tasks, generator=...).
         source: Where it was proposed.
     """
@@ -61,6 +62,7 @@ _layered: dict[str, Any] = {
     "expert_widths": (UNITS,),
     "tower_widths": TOWERS,
 }
+_deeper: dict[str, Any] = {**_mixture, "expert_widths": (UNITS, UNITS)}
 _OURS = "a common regulariser, not in the paper"
 
 
@@ -102,6 +104,7 @@ EXTENSIONS: Mapping[str, Extension] = {
         "gates", partial(GateDropoutMMoE, **_mixture, dropout=DROPOUT), "Zhao et al. (2019)"
     ),
     **_regularised(),
+    "Deeper MMoE": Extension("control", partial(MMoE, **_deeper), "MMoE paper, experts of two layers"),
     "CGC": Extension("layers", partial(CGC, **_layered), "Tang et al. (2020)"),
     "PLE": Extension("layers", partial(PLE, **_layered, levels=2), "Tang et al. (2020)"),
 }

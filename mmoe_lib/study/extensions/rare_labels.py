@@ -25,6 +25,7 @@ from mmoe_lib.study.cells import Cell
 from mmoe_lib.study.census import BATCH_SIZE, CensusSource
 from mmoe_lib.study.census import score as census_score
 from mmoe_lib.study.extensions.census import GROUP, train_on
+from mmoe_lib.study.extensions.gates import chunks
 from mmoe_lib.study.extensions.models import EXTENSIONS
 from mmoe_lib.study.kuairand import RankingSource, of_finite_runs, probabilities
 from mmoe_lib.study.synthetic import TUNING_SEED
@@ -187,9 +188,7 @@ def reported_cells(
     Where tuning chose the weight 1, fixed weights are the plain sum, and are run all the same.
     """
     cells = []
-    draws = preset.rare_draws if data_set == "census" else preset.rare_draws // 2
-    for start in range(0, draws, DRAWS_AT_ONCE):
-        seeds = tuple(range(start, min(start + DRAWS_AT_ONCE, draws)))
+    for seeds in chunks(preset.rare_draws, DRAWS_AT_ONCE):
         for share in SHARES:
             for model in MODELS:
                 for remedy in REMEDIES if model in _remedied(share) else (PLAIN,):
