@@ -1,6 +1,7 @@
 """The benchmark: what it counts, that it compares like with like, and that it runs."""
 
 import math
+from itertools import count
 
 import pandas as pd
 import pytest
@@ -84,6 +85,21 @@ def test_ratios_and_shares_compare_with_the_right_rows() -> None:
     assert ensemble["peak_share"] == pytest.approx(ensemble["gflops"] / 100)
     assert rows[0]["gflops"] == 100.0
     assert math.isnan(rows[4]["ratio"])
+
+
+def test_work_is_counted_over_the_time_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock of our own: calls of 1, 2, 3 and 4 s, 8 rows each, until 10 s are over."""
+    now, calls = [0.0], count(1)
+    monkeypatch.setattr("mmoe_lib.benchmark.time.perf_counter", lambda: now[0])
+
+    def work() -> int:
+        now[0] += next(calls)
+        return 8
+
+    speed, half, most = benchmark.work_for(work, 9.5, "cpu")
+    assert speed == pytest.approx(4 * 8 / 10)
+    assert half == pytest.approx(2500)
+    assert most == pytest.approx(3970)  # between the third and the fourth, at 0.99 of the way
 
 
 def test_it_measures_every_kind_interleaved() -> None:

@@ -179,19 +179,49 @@ def test_serving_has_a_row_a_method_with_its_counts(served: pd.DataFrame) -> Non
     assert shared["multiply_adds"] == 167 * 64 + 64 * 32 + 32 * 32 + 2 * (32 * 16 + 16)
 
 
-def test_serving_ratios_compare_with_shared_bottom(served: pd.DataFrame) -> None:
+def test_serving_is_really_measured(served: pd.DataFrame) -> None:
+    """What holds on any machine, however busy: no time is asserted, only that there is one."""
     table = served.set_index("model")
     for rows in (1, 1000):
+        assert (table[f"p50_ms_{rows}"] > 0).all()
         assert (table[f"p50_ms_{rows}"] <= table[f"p99_ms_{rows}"]).all()
-        assert (table[f"ratio_{rows}_low"] <= table[f"ratio_{rows}"]).all()
-        assert (table[f"ratio_{rows}"] <= table[f"ratio_{rows}_high"]).all()
-        same = [f"ratio_{rows}", f"ratio_{rows}_low", f"ratio_{rows}_high", "throughput_ratio"]
-        assert (table.loc["Shared-Bottom", same] == 1).all()
-    assert (table["p50_ms_1000"] > table["p50_ms_1"]).all()
-    assert (table["rows_per_second"] > 1000 / table["p50_ms_1"]).all()
+        assert (table[f"exported_p50_ms_{rows}"] > 0).all()
+    assert (table["rows_per_second"] > 0).all()
     text = serving_benchmark.show(served)
     assert "nan" not in text
     assert all(method in text for method in METHODS)
+
+
+def test_serving_ratios_compare_with_shared_bottom_in_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is 1, 10 and 2 times as slow in three rounds: only ratios within a round tell the methods apart."""
+    slow, own = np.array([1.0, 10.0, 2.0]), {name: place + 1.0 for place, name in enumerate(METHODS)}
+    wobble = {name: np.array([1.0, 1.0, 1.0]) for name in METHODS} | {"MMoE": np.array([1.0, 2.0, 1.5])}
+
+    def told(works: dict[tuple[str, str, int], Callable[[], int]], *_: object, **__: object) -> object:
+        found = {}
+        for (name, kind, rows), work in works.items():
+            assert work() == rows
+            half = own[name] * wobble[name] * slow * rows * (0.5 if kind == "compiled" else 1.0)
+            found[name, kind, rows] = [(rows / ms, ms, 3 * ms) for ms in half.tolist()]
+        return found
+
+    monkeypatch.setattr(serving_benchmark, "interleaved", told)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    table = serving_benchmark.measure(Settings(rounds=3, seconds=0.1, progress=False)).set_index("model")
+    reference, mmoe = own["Shared-Bottom"], own["MMoE"]
+    for rows in (1, 1000):
+        for part in ("", "compiled_"):
+            names = [f"{part}ratio_{rows}_low", f"{part}ratio_{rows}", f"{part}ratio_{rows}_high"]
+            ends = [table[name]["MMoE"] for name in names]
+            assert ends == pytest.approx([mmoe / reference * w for w in (1.0, 1.5, 2.0)])
+            assert [table[name]["Shared-Bottom"] for name in names] == [1, 1, 1]
+        assert table[f"p50_ms_{rows}"]["Shared-Bottom"] == pytest.approx(
+            2.0 * reference * rows
+        )  # the median round
+        assert table[f"p99_ms_{rows}"]["Shared-Bottom"] == pytest.approx(6.0 * reference * rows)
+        assert table[f"compiled_p50_ms_{rows}"]["Shared-Bottom"] == pytest.approx(1.0 * reference * rows)
+        assert table[f"exported_p50_ms_{rows}"]["Shared-Bottom"] == pytest.approx(2.0 * reference * rows)
+    assert table["throughput_ratio"]["MMoE"] == pytest.approx(reference / mmoe / 1.5)
 
 
 def test_ratios_are_medians_over_rounds() -> None:
@@ -208,7 +238,14 @@ def test_ratios_are_medians_over_rounds() -> None:
     assert [row["ratio"] for row in rows[:1]] == [1.0]
 
 
-def test_training_is_measured_for_plain_loops_and_ensembles() -> None:
+def test_training_is_measured_for_plain_loops_and_ensembles(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
+
+    def noted(*arguments: object, **options: object) -> object:
+        seen.update(interleaved(*arguments, **options))  # type: ignore[arg-type]
+        return seen
+
+    monkeypatch.setattr(ranking_benchmark, "interleaved", noted)
     rows = ranking_benchmark.measure(
         Settings(rounds=1, seconds=0.01, progress=False), num_rows=3_000, runs=(2,)
     )
@@ -220,8 +257,9 @@ def test_training_is_measured_for_plain_loops_and_ensembles() -> None:
     ]
     speeds = rows["rows_per_second"].to_numpy()
     np.testing.assert_allclose(rows["ratio"], speeds / speeds[0])
-    # A step takes 1024 rows of each run.
-    np.testing.assert_allclose(speeds, rows["runs"] * 1024 / (rows["step_ms"] / 1e3), rtol=0.5)
+    for row in rows.itertuples():
+        ((speed, half, _),) = seen[str(row.kind), int(str(row.runs))]
+        assert (row.rows_per_second, row.step_ms) == (speed, half)
     assert "nan" not in ranking_benchmark.show(rows)
 
 

@@ -147,6 +147,25 @@ class PLE(nn.Module):
         )
         self.towers = Towers(num_tasks, expert_widths[-1], tower_widths, generator)
 
+    def own_parameters(self) -> set[str]:
+        """Names of the parameters that one task's loss alone moves, which a balancer leaves to that task.
+
+        Towers are; so are a task's own experts, unless a shared gate reads them, which feeds all tasks. What lies
+        below experts that are read by all is then moved by all.
+        """
+        names = {f"towers.{name}" for name, _ in self.towers.named_parameters()}
+        alone = True  # whether the mix that a level makes for a task is read by this task alone
+        for place, level in reversed(list(enumerate(self.levels))):
+            parts = ["gates"] if alone else []
+            alone = alone and (level.shared_gate is None or len(level.own) == 0)  # type: ignore[arg-type]
+            parts += ["own"] if alone else []
+            names |= {
+                f"levels.{place}.{name}"
+                for name, _ in level.named_parameters()
+                if name.split(".")[0] in parts
+            }
+        return names
+
     def gate_weights(self, x: Tensor) -> Tensor:
         """How much of each expert of the last level each task reads: (B, d) to (B, K, s + K t), rows summing to 1.
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Weigh = Callable[[Tensor, Tensor], Tensor]
 """Losses (R, K) and Gramians (R, K, K) of one step to weights (R, K); may remember the steps before."""
 
-OWN = ("towers", "gates")
-"""Parts of a model whose parameters belong to one task each: all others are shared."""
+OWN = frozenset({"towers", "gates"})
+"""Parts of a model whose parameters belong to one task each, where it does not say so itself."""
 
 
 class Balancer(Protocol):
@@ -39,18 +39,31 @@ class Balancer(Protocol):
         ...
 
 
-def is_own(name: str) -> bool:
-    """Whether the parameter of that name belongs to one task: the towers, and the gates of a mixture."""
-    return any(part in OWN for part in name.split("."))
+def own_parameters(module: nn.Module) -> frozenset[str]:
+    """Names of the parameters that belong to one task each, as only its loss moves them; all others are shared.
+
+    They are what the model, or the part of it that has such a method, calls its `own_parameters()`; without one they
+    are the towers, and the gates of a mixture.
+    """
+    for prefix, part in module.named_modules():
+        told: Callable[[], set[str]] | None = getattr(part, "own_parameters", None)
+        if told:
+            return frozenset(f"{prefix}.{name}".removeprefix(".") for name in told())
+    names = (name for name, _ in module.named_parameters())
+    return frozenset(name for name in names if not OWN.isdisjoint(name.split(".")))
 
 
-def gramian(gradients: dict[str, Tensor]) -> Tensor:
+def gramian(gradients: dict[str, Tensor], own: Set[str]) -> Tensor:
     """Inner products of the tasks' gradients over all shared parameters: (R, K, ...) by name to (R, K, K).
+
+    Args:
+        gradients: Of every task.
+        own: Names of those that are left out, from `own_parameters`.
 
     Raises:
         ValueError: If no parameter is shared.
     """
-    flat = [value.flatten(2) for name, value in gradients.items() if not is_own(name)]  # each (R, K, P)
+    flat = [value.flatten(2) for name, value in gradients.items() if name not in own]  # each (R, K, P)
     if not flat:
         raise ValueError("no parameter is shared by the tasks, expected some: there is nothing to balance")
     # G = J J',  J the (K, P) matrix of the tasks' gradients

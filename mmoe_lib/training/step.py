@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mmoe_lib.training.balancing import Balancer, Weigh, gramian, is_own
+from mmoe_lib.training.balancing import Balancer, Weigh, gramian, own_parameters
 from mmoe_lib.training.ensemble import Ensemble
 from mmoe_lib.training.losses import Loss
 from mmoe_lib.training.optimisers import Optimiser
@@ -78,7 +78,7 @@ class BalancedStep(Step):
         balancer: Balancer,
     ) -> None:
         super().__init__(ensemble, loss, learning_rates, optimiser)
-        self.balancer = balancer
+        self.balancer, self.own = balancer, own_parameters(ensemble.module(0))
         self.weigh: Weigh | None = None
 
     def update(self, x: Tensor, y: Tensor, rates: Tensor, correction: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,10 +86,10 @@ class BalancedStep(Step):
         gradients, losses = self.ensemble.task_gradients(self.loss, x, y)  # (R, K, ...), (R, K)
         if self.weigh is None:
             self.weigh = self.balancer.start(*losses.shape)
-        weights = self.weigh(losses.detach(), gramian(gradients))  # (R, K)
+        weights = self.weigh(losses.detach(), gramian(gradients, self.own))  # (R, K)
         for name, parameter in self.ensemble.parameters.items():
             rows = gradients[name]
-            if not (self.balancer.shared_only and is_own(name)):
+            if not (self.balancer.shared_only and name in self.own):
                 rows = rows * weights.view(*weights.shape, *[1] * (rows.dim() - 2))
             # g = sum_k lambda_k g_k
             self.optimiser.update(parameter, rows.sum(dim=1), self.kept[name], rates, correction)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mmoe_lib.models import L2Constrained, MMoE, RegularisedMMoE, SharedBottom, SingleTask
+from mmoe_lib.models import CGC, PLE, L2Constrained, MMoE, Ranker, RegularisedMMoE, SharedBottom, SingleTask
 from mmoe_lib.training import Ensemble, TrainingSettings, binary_cross_entropy, epochs, squared_error, train
 from mmoe_lib.training.balancing import (
     SURGEONS,
@@ -18,7 +19,7 @@ from mmoe_lib.training.balancing import (
     UncertaintyWeighting,
     Weigh,
     gramian,
-    is_own,
+    own_parameters,
 )
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
@@ -26,6 +27,15 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "MMoE": lambda g: MMoE(5, 3, 4, (6,), (4,), generator=g),
     "with a penalty on the batch": lambda g: RegularisedMMoE(5, 3, 4, (6,), (4,), entropy=0.5, generator=g),
     "with a penalty on the weights": lambda g: L2Constrained(5, 3, (6,), (4,), alpha=0.3, generator=g),
+}
+CGC_SIZES: dict[str, Any] = {"shared_experts": 2, "task_experts": 2, "expert_widths": (6,)}
+LAYERED: dict[str, Callable[..., nn.Module]] = {
+    "CGC": lambda g: CGC(5, 3, 2, 2, (6,), (4,), generator=g),
+    "PLE": lambda g: PLE(5, 3, 2, 2, (6,), (4,), generator=g),
+    "PLE of three levels": lambda g: PLE(5, 3, 2, 2, (6,), (4,), levels=3, generator=g),
+    "PLE without own experts": lambda g: PLE(5, 3, 2, 0, (6,), (4,), levels=3, generator=g),
+    "PLE without shared experts": lambda g: PLE(5, 3, 0, 2, (6,), (4,), levels=3, generator=g),
+    "a ranker": lambda g: Ranker(2, 3, 8, 3, partial(CGC, **CGC_SIZES), generator=g),
 }
 
 
@@ -36,7 +46,7 @@ def _data(rows: int = 40, tasks: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def _ensemble(name: str, seeds: Sequence[int] = (1, 2)) -> Ensemble:
-    return Ensemble(BUILDERS[name], seeds, dtype=torch.float64)
+    return Ensemble((BUILDERS | LAYERED)[name], seeds, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -63,13 +73,17 @@ def test_each_task_gradient_is_that_of_the_module_alone() -> None:
                 torch.testing.assert_close(rows[name][run, task], expected)
 
 
-@pytest.mark.parametrize("name", ["Shared-Bottom", "MMoE"])
+@pytest.mark.parametrize("name", ["Shared-Bottom", "MMoE", *LAYERED])
 def test_own_parameters_are_those_that_one_task_alone_moves(name: str) -> None:
     ensemble, (x, y) = _ensemble(name), _data()
+    if name == "a ranker":
+        x[:, :2] = torch.arange(2 * len(x), dtype=x.dtype).view(-1, 2) % 8  # ids
     rows, _ = ensemble.task_gradients(binary_cross_entropy, x, y)
+    own = own_parameters(ensemble.module(0))
+    assert own < set(rows) or name == "PLE without shared experts"
     for parameter, value in rows.items():
         movers = (value != 0).sum(dim=1)  # (R, ...): by how many tasks each number is moved
-        assert is_own(parameter) == (int(movers.max()) == 1), parameter
+        assert (parameter in own) == (int(movers.max()) == 1), parameter
 
 
 def test_the_gramian_holds_the_inner_products_of_the_shared_gradients() -> None:
@@ -78,7 +92,7 @@ def test_the_gramian_holds_the_inner_products_of_the_shared_gradients() -> None:
     shared = [value.flatten(2) for name, value in rows.items() if name.startswith("bottom")]
     assert shared
     flat = torch.cat(shared, dim=2)
-    found = gramian(rows)
+    found = gramian(rows, own_parameters(ensemble.module(0)))
     for run in range(2):
         for j in range(3):
             for k in range(3):
@@ -88,7 +102,7 @@ def test_the_gramian_holds_the_inner_products_of_the_shared_gradients() -> None:
 def test_nothing_shared_is_nothing_to_balance() -> None:
     only_towers = {"towers.0.output.weight": torch.ones(1, 2, 3)}
     with pytest.raises(ValueError, match="no parameter is shared"):
-        gramian(only_towers)
+        gramian(only_towers, {"towers.0.output.weight"})
 
 
 class _Fixed:
@@ -133,13 +147,15 @@ def test_weights_of_the_losses_are_those_of_the_gradients() -> None:
         torch.testing.assert_close(balanced.parameters[parameter], value)
 
 
-def test_weights_of_shared_parameters_leave_the_towers_alone() -> None:
-    ensemble, (x, y) = _ensemble("MMoE"), _data()
+@pytest.mark.parametrize("name", ["MMoE", "CGC"])
+def test_weights_of_shared_parameters_leave_a_tasks_own_alone(name: str) -> None:
+    ensemble, (x, y) = _ensemble(name), _data()
     before = ensemble.copy_state()
     settings = TrainingSettings(1, 0.01, balancer=_FixedShared((0.0, 0.0, 0.0)))
     train(ensemble, epochs(x, y, 40), binary_cross_entropy, settings, progress=False)
+    own = own_parameters(ensemble.module(0))
     for parameter, value in before.items():
-        assert torch.equal(ensemble.parameters[parameter], value) == (not is_own(parameter)), parameter
+        assert torch.equal(ensemble.parameters[parameter], value) == (parameter not in own), parameter
 
 
 def _uncertain(losses: Tensor, steps: int) -> Tensor:
@@ -248,5 +264,5 @@ def test_what_cannot_be_done_is_said() -> None:
     single = Ensemble(lambda g: SingleTask(5, 3, (4,), generator=g), (0,), dtype=torch.float64)
     gradients, _ = single.task_gradients(binary_cross_entropy, x, y)
     # no parameter of separate networks is shared: each task's gradient is 0 on the others' network
-    products = gramian(gradients)[0]
+    products = gramian(gradients, own_parameters(single.module(0)))[0]
     assert torch.equal(products - torch.diag(products.diagonal()), torch.zeros(3, 3, dtype=torch.float64))
