@@ -26,7 +26,7 @@ from mmoe_lib.study import (
 )
 from mmoe_lib.study.cells import Cell, read_rows, run_cells, waiting_cells
 from mmoe_lib.study.extensions import census as extension_census
-from mmoe_lib.study.extensions import gates, rare_labels, units
+from mmoe_lib.study.extensions import gates, gradients, rare_labels, units
 from mmoe_lib.study.origin import ROOT, Origin
 from mmoe_lib.study.workers import WorkerDiedError
 from mmoe_lib.training.ensemble import checked_device
@@ -192,6 +192,12 @@ def _extension_parts(
         weights = rare_labels.chosen(rows[rows["preset"] == chosen.name], data_set, "weight")
         cells = rare_labels.reported_cells(chosen, data_set, by_share, weights)
         yield folder / f"rare_labels_{data_set}.csv", cells, run_rare, data_set
+        cells = gradients.watched_cells(chosen, data_set, by_share)
+        path, run_watched = (
+            folder / f"rare_labels_{data_set}_gradients.csv",
+            partial(gradients.run, sources=sources),
+        )
+        yield path, cells, run_watched, data_set
 
 
 def _look(study: str, chosen: Preset, folder: Path, *, every_cell: bool) -> None:

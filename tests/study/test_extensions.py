@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,7 +15,7 @@ from mmoe_lib.presets import PRESETS
 from mmoe_lib.study.__main__ import main
 from mmoe_lib.study.cells import Cell
 from mmoe_lib.study.census import CensusSource
-from mmoe_lib.study.extensions import census, gates, rare_labels, units
+from mmoe_lib.study.extensions import census, gates, gradients, rare_labels, units
 from mmoe_lib.study.extensions.gates import polarisation
 from mmoe_lib.study.extensions.models import EXTENSIONS, STRENGTHS
 from mmoe_lib.study.extensions.rare_labels import REMEDIES, SHARES, Choices, Sources, kept_rows, loss_of
@@ -227,6 +228,39 @@ def test_remedies_are_compared_in_pairs_of_one_draw() -> None:
         assert all(found == seeds["plain sum"] for found in seeds.values())
     assert {seed for c in cells for seed in c.seeds} == set(range(PAPER.rare_draws))
     assert len({(c.model, c.setting, c.seeds) for c in cells}) == len(cells)  # a key is a run
+
+
+def test_what_is_watched_has_its_closed_forms() -> None:
+    # two runs: gradients (3, 0) and (0, 4) are at right angles, (1, 0) and (-2, 0) opposed; the third has none
+    vectors = torch.tensor([[[3.0, 0.0], [0.0, 4.0]], [[1.0, 0.0], [-2.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]])
+    weights = torch.tensor([[1.0, 1.0], [0.5, 1.5], [1.0, 1.0]])
+    found = gradients.measures(weights, vectors @ vectors.transpose(1, 2), rare=1)
+    assert found["weight"].tolist() == [0.5, 0.75, 0.5]
+    assert found["cosine"][:2].tolist() == pytest.approx([0, -1])
+    assert found["conflict"][:2].tolist() == [0, 1]
+    assert (10 ** found["ratio"][:2]).tolist() == pytest.approx([4 / 3, 2])
+    assert all(bool(found[name][2].isnan()) for name in ("cosine", "conflict", "ratio"))
+    assert gradients._mean(np.array([[1.0, np.nan], [3.0, np.nan]], np.float32))[0] == 2
+    assert np.isnan(gradients._mean(np.array([[1.0, np.nan], [3.0, np.nan]], np.float32))[1])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("data_set", ["census", "kuairand"])
+@pytest.mark.parametrize("remedy", ["plain sum", "GradNorm"])
+def test_a_watched_run_is_the_same_run(data_set: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watching changes nothing, and the plain sum has the weight one half throughout."""
+    monkeypatch.setattr(gradients, "SHARE", 0.1)  # a hundredth of so few rows is none,
+    monkeypatch.setattr(gradients, "PARTS", 1)  # and there are two steps at most
+    watched = next(
+        c for c in gradients.watched_cells(TINY, data_set, _rates()) if c.facts["remedy"] == remedy
+    )
+    rows, unwatched = gradients.run(watched, SOURCES), rare_labels.run(watched, SOURCES)
+    assert rows["test_rare_auc"].tolist() == pytest.approx(unwatched["test_rare_auc"].tolist(), abs=1e-4)
+    weights = rows.filter(regex="^weight_")
+    assert weights.shape == (4, gradients.PARTS)
+    assert bool((weights == 0.5).all(axis=None)) == (remedy == "plain sum")
+    assert set(np.sign(rows.filter(regex="^conflict_").to_numpy()).ravel()) <= {0.0, 1.0}
+    assert bool(rows.filter(regex="^ratio_").notna().all(axis=None))
 
 
 def test_rate_and_weight_are_chosen_on_validation() -> None:

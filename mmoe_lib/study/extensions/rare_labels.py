@@ -126,11 +126,12 @@ def _tuning_cell(
 ) -> Cell:
     seeds = tuple(range(TUNING_SEED, TUNING_SEED + preset.rare_tuning_runs))
     remedy = PLAIN if weight == 1.0 else FIXED
-    choices = Choices(data_set, share, remedy, weight, _epochs(preset, data_set))
+    choices = Choices(data_set, share, remedy, weight, num_epochs(preset, data_set))
     return Cell(model, setting(data_set, share, remedy, weight), rate, seeds, asdict(choices))
 
 
-def _epochs(preset: Preset, data_set: str) -> int:
+def num_epochs(preset: Preset, data_set: str) -> int:
+    """Passes over the training rows of a set."""
     # Half of the study's passes: with a hundred positives more of them only learn these by heart.
     return min(3, preset.census_epochs) if data_set == "census" else 1
 
@@ -193,7 +194,7 @@ def reported_cells(
             for model in MODELS:
                 for remedy in REMEDIES if model in _remedied(share) else (PLAIN,):
                     weight = weights[model, share] if remedy == FIXED else 1.0
-                    choices = Choices(data_set, share, remedy, weight, _epochs(preset, data_set))
+                    choices = Choices(data_set, share, remedy, weight, num_epochs(preset, data_set))
                     name = f"{data_set} {share:g}: {remedy}"
                     cells.append(Cell(model, name, rates[model, share], seeds, asdict(choices)))
     return cells
@@ -251,8 +252,16 @@ def loss_of(choices: Choices, positives: Tensor) -> Loss:
     return focal() if remedy == "focal" else binary_cross_entropy
 
 
-def run(cell: Cell, sources: Sources, device: torch.device | str = "cpu") -> pd.DataFrame:
+def run(
+    cell: Cell, sources: Sources, device: torch.device | str = "cpu", *, balancer: Balancer | None = None
+) -> pd.DataFrame:
     """The rows of one cell.
+
+    Args:
+        cell: Its facts are `Choices`.
+        sources: Of the data.
+        device: Where to train.
+        balancer: Takes the place of the remedy's own, so that it can be watched.
 
     Columns: seed; test_rare_auc and test_other_auc, validation_mean_auc over both tasks; best_epoch; positives, how
     many of the rare task's are left; diverged_step (0: never).
@@ -260,7 +269,7 @@ def run(cell: Cell, sources: Sources, device: torch.device | str = "cpu") -> pd.
     choices = Choices(**cell.facts)  # type: ignore[arg-type]
     train_one = _run_census if choices.data_set == "census" else _run_kuairand
     try:
-        return train_one(cell, choices, sources, device)
+        return train_one(cell, choices, sources, device, balancer or _balancer(choices))
     except DivergedError as error:  # every run did
         names = ("test_rare_auc", "test_other_auc", "validation_mean_auc")
         return pd.DataFrame({"seed": cell.seeds} | dict.fromkeys(names, np.nan)).assign(
@@ -268,7 +277,9 @@ def run(cell: Cell, sources: Sources, device: torch.device | str = "cpu") -> pd.
         )
 
 
-def _run_census(cell: Cell, choices: Choices, sources: Sources, device: torch.device | str) -> pd.DataFrame:
+def _run_census(
+    cell: Cell, choices: Choices, sources: Sources, device: torch.device | str, balancer: Balancer | None
+) -> pd.DataFrame:
     data = sources.census.data(GROUP)
     rare = RARE_TASK["census"]
     rows = _rows_of_draws(data.y_train[:, rare] > 0, choices.share, cell.seeds)
@@ -289,7 +300,7 @@ def _run_census(cell: Cell, choices: Choices, sources: Sources, device: torch.de
         num_epochs=choices.epochs,
         batches=(batches, len(kept)),
         loss=loss_of(choices, kept.mean(dim=0)),
-        balancer=_balancer(choices),
+        balancer=balancer,
         evaluate=evaluate,
         monitor="mean_auc",
         device=device,
@@ -308,7 +319,9 @@ def _run_census(cell: Cell, choices: Choices, sources: Sources, device: torch.de
     )
 
 
-def _run_kuairand(cell: Cell, choices: Choices, sources: Sources, device: torch.device | str) -> pd.DataFrame:
+def _run_kuairand(
+    cell: Cell, choices: Choices, sources: Sources, device: torch.device | str, balancer: Balancer | None
+) -> pd.DataFrame:
     data = sources.kuairand.data()
     rare = RARE_TASK["kuairand"]
     chosen = _rows_of_draws(data.train.labels[:, rare] > 0, choices.share, cell.seeds)
@@ -335,7 +348,7 @@ def _run_kuairand(cell: Cell, choices: Choices, sources: Sources, device: torch.
         optimiser=Adam(),
         evaluate_every=steps,
         monitor="mean_auc",
-        balancer=_balancer(choices),
+        balancer=balancer,
         on_divergence="record",
     )
     loss = loss_of(choices, kept.mean(dim=0))
