@@ -174,3 +174,48 @@ def test_the_figures_draw_what_the_tables_hold() -> None:
     plt.close(figure)
     table = results.setting_table(quality, "num_tasks")
     assert table.loc["CGC"].str.startswith(("0.15", "0.14", "0.35", "0.34")).all()
+
+
+def _units() -> pd.DataFrame:
+    """In another unit task 1 loses under the plain sum, and a balancer undoes it."""
+    parts = []
+    for unit, losses in ((1.0, (0.2, 0.2)), (10.0, (0.3, 0.2))):
+        for task, plain in zip((1, 2), losses, strict=True):
+            rows = _runs({"plain sum": plain, "GradNorm": 0.2, "PCGrad": plain})
+            parts.append(
+                rows.assign(unit=unit, task=task).rename(columns={"model": "remedy", "loss_1": "loss"})
+            )
+    wide = pd.concat(parts).pivot_table(
+        index=["unit", "remedy", "seed"], columns="task", values="loss", sort=False
+    )
+    return wide.set_axis(["loss_1", "loss_2"], axis=1).reset_index()
+
+
+def test_a_balancer_is_compared_with_the_plain_sum_of_its_unit() -> None:
+    found = results.unit_losses(_units())
+    verdicts = found.set_index(["unit", "task", "remedy"])["verdict"]
+    assert verdicts[10.0, 1, "GradNorm"] == BETTER
+    assert {v for key, v in verdicts.items() if key != (10.0, 1, "GradNorm")} == {"", NEITHER}
+    table = results.unit_table(found[~((found["unit"] == 1) & (found["remedy"] == "PCGrad"))])
+    assert str(table.loc["GradNorm", "unit 10: task 1"]).endswith(", -0.10 (better)")
+    assert table.loc["PCGrad", "unit 1: task 2"] == "not run"
+    assert "," not in str(table.loc["plain sum", "unit 10: task 1"]).split("]")[1]
+    figure = figures.unit_dots(found, "a finding")
+    for axes, unit in zip(figure.axes, (1.0, 10.0), strict=True):
+        points = [float(np.asarray(one.lines[0].get_xdata())[0]) for one in axes.containers]  # type: ignore[attr-defined]
+        assert sorted(points) == pytest.approx(sorted(found.loc[found["unit"] == unit, "mean"]))
+    plt.close(figure)
+
+
+def test_watched_runs_are_told_by_tenths_in_their_order() -> None:
+    columns = {f"weight_{part}": [part / 20, part / 20 + 0.01] for part in range(1, 11)}
+    rows = pd.DataFrame({"remedy": "Nash-MTL", "seed": [0, 1], **columns, "cosine_1": [0.5, 0.5]})
+    found = results.along_training(rows, "weight")
+    assert found["part"].tolist() == list(range(1, 11))
+    assert found["mean"].tolist() == pytest.approx([part / 20 + 0.005 for part in range(1, 11)])
+    assert set(found["runs"]) == {2}
+    assert results.along_training(rows, "cosine")["mean"].tolist() == [0.5]
+    figure = figures.weights_along({"a set": found}, "a finding")
+    (line,) = figure.axes[0].lines
+    assert np.asarray(line.get_ydata()).tolist() == pytest.approx(found["mean"].tolist())
+    plt.close(figure)

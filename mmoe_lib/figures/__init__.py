@@ -6,7 +6,14 @@ title whatever the chapter passed. Dark text on an opaque white ground reads in 
 
 from mmoe_lib.figures import interactive
 from mmoe_lib.figures.census import auc_dots, change_dots, correlation_samples, label_rates, trial_dots
-from mmoe_lib.figures.extensions import against_mmoe, along, polarisation, rare_points
+from mmoe_lib.figures.extensions import (
+    against_mmoe,
+    along,
+    polarisation,
+    rare_points,
+    unit_dots,
+    weights_along,
+)
 from mmoe_lib.figures.models import architectures, expert_use
 from mmoe_lib.figures.recommendation import (
     checkpoint_dots,
@@ -61,4 +68,6 @@ __all__ = [
     "step_axes",
     "tradeoff_curves",
     "trial_dots",
+    "unit_dots",
+    "weights_along",
 ]

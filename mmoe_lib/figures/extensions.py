@@ -24,6 +24,18 @@ LINES = {name: (COLOURS[name], marker) for name, marker in MARKERS.items()} | {
 """Colour and marker of each model that is drawn along a setting."""
 TASKS = {"rare": ("#0072B2", "o"), "other": ("#E69F00", "s")}
 """Colour and marker of the task whose positives were taken away, and of the other."""
+BALANCED = {
+    "plain sum": ("#666666", "o"),
+    "uncertainty weighting": ("#0072B2", "s"),
+    "GradNorm": ("#D55E00", "v"),
+    "PCGrad": ("#56B4E9", "D"),
+    "CAGrad": ("#009E73", "P"),
+    "Nash-MTL": ("#CC79A7", "X"),
+    "UPGrad": ("#E69F00", "^"),
+}
+"""Colour and marker of each way to weigh tasks anew at every step."""
+UNIT_TASKS = {1: ("#0072B2", "o"), 2: ("#E69F00", "s")}
+"""Colour and marker of the task in the paper's unit, and of the one in another."""
 NAMES = {"rare": "the rare task", "other": "the other task"}
 
 
@@ -188,4 +200,64 @@ def rare_points(
             for task, (colour, marker) in TASKS.items()
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
+        return finish(figure, finding)
+
+
+def unit_dots(found: pd.DataFrame, finding: str) -> Figure:
+    """Losses of both tasks with 95 % intervals under every way to balance them, a panel a unit of task 2.
+
+    Args:
+        found: From `mmoe_lib.results.unit_losses`.
+        finding: The title.
+    """
+    units, names = list(dict.fromkeys(found["unit"])), list(dict.fromkeys(found["remedy"]))
+    # A remedy that is not run in the first unit stands after the plain sum all the same.
+    names.sort(key=lambda name: (name != "plain sum", name != "fixed weights"))
+    with theme():
+        figure, axes = plt.subplots(
+            1, len(units), figsize=(WIDTH, 1.6 + 0.34 * len(names)), sharey=True, squeeze=False, sharex=True
+        )
+        for place, unit in zip(axes[0], units, strict=True):
+            for shift, (task, (colour, marker)) in zip((-0.14, 0.14), UNIT_TASKS.items(), strict=True):
+                rows = found[(found["unit"] == unit) & (found["task"] == task)]
+                plain = rows.loc[rows["remedy"] == "plain sum", "mean"]
+                place.axvline(float(plain.iloc[0]), color=colour, lw=1, ls=":")
+                for row in rows[["remedy", "mean", "low", "high"]].itertuples(index=False):
+                    mean, low, high = (float(value) for value in row[1:])
+                    place.errorbar(
+                        mean, names.index(str(row[0])) + shift, xerr=[[mean - low], [high - mean]], fmt=marker,
+                        ms=4.5, capsize=2.5, color=colour,
+                    )  # fmt: skip
+            label = "both tasks in one unit" if unit == 1 else f"task 2 in numbers {unit:g} times as large"
+            place.set_title(label, fontsize=9)
+            place.set(xlabel="squared error, in the paper's unit", ylim=(len(names) - 0.5, -0.5))
+        axes[0][0].set(yticks=range(len(names)), yticklabels=names)
+        handles = [
+            Line2D([], [], color=colour, marker=marker, ls="", label=f"task {task}")
+            for task, (colour, marker) in UNIT_TASKS.items()
+        ]
+        handles.append(Line2D([], [], color="#666666", lw=1, ls=":", label="mean of the plain sum"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        return finish(figure, finding)
+
+
+def weights_along(panels: Mapping[str, pd.DataFrame], finding: str) -> Figure:
+    """The rare task's share of the two weights along training, a line a balancer, with 95 % intervals as bands.
+
+    Args:
+        panels: By panel title, from `mmoe_lib.results.along_training` with "weight".
+        finding: The title.
+    """
+    with theme():
+        figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.8), sharey=True, squeeze=False)
+        for place, (title, summary) in zip(axes[0], panels.items(), strict=True):
+            for remedy, rows in summary.groupby("remedy", sort=False):
+                colour, marker = BALANCED[str(remedy)]
+                place.plot(rows["part"], rows["mean"], marker=marker, ms=4.5, color=colour, label=str(remedy))
+                place.fill_between(rows["part"], rows["low"], rows["high"], color=colour, alpha=0.15)
+            place.set_title(title, fontsize=9)
+            place.set(xlabel="tenth of training", xticks=range(1, 11), ylim=(0, 1))
+        axes[0][0].set(ylabel="rare task's share of the weights")
+        handles, names = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=4)
         return finish(figure, finding)

@@ -20,6 +20,7 @@ from mmoe_lib.results.extensions import (
     Comparisons,
     advice,
     against_base,
+    along_training,
     by_setting,
     compare_extensions,
     extension_table,
@@ -30,6 +31,8 @@ from mmoe_lib.results.extensions import (
     setting_table,
     share_name,
     show_difference,
+    unit_losses,
+    unit_table,
 )
 from mmoe_lib.results.intervals import (
     SMALL_SAMPLE,
@@ -91,6 +94,7 @@ __all__ = [
     "PairedDifference",
     "advice",
     "against_base",
+    "along_training",
     "alpha_table",
     "balanced",
     "by_setting",
@@ -151,4 +155,6 @@ __all__ = [
     "trained_runs",
     "training_speed_table",
     "tucker_table",
+    "unit_losses",
+    "unit_table",
 ]

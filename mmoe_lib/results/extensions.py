@@ -337,3 +337,52 @@ def points_table(found: pd.DataFrame, row: str) -> pd.DataFrame:
     return shown.assign(text=text, column=names).pivot_table(
         index=row, columns="column", values="text", aggfunc="first", sort=False
     )
+
+
+def unit_losses(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every way to balance two tasks in two units, against the plain sum in the same units.
+
+    Args:
+        rows: Rows of one preset of `data/results/extensions_units.csv`.
+
+    Returns:
+        A row a unit, remedy and task (1 and 2): unit, remedy, task, and the columns of `against_base`; Holm's
+        correction is over the remedies of a unit and task.
+    """
+    found = []
+    for unit, here in rows.groupby("unit", sort=False):
+        named = here.assign(model=here["remedy"])
+        for task in (1, 2):
+            compared = against_base(named, f"loss_{task}", lower_is_better=True, base=PLAIN)
+            found.append(compared.rename_axis("remedy").reset_index().assign(unit=unit, task=task))
+    return pd.concat(found, ignore_index=True)
+
+
+def unit_table(found: pd.DataFrame) -> pd.DataFrame:
+    """`unit_losses` as text: a row a remedy, a column a unit and task, the loss and its difference from the plain sum."""
+    text = [
+        show_interval(row.mean, row.low, row.high, digits=2)  # type: ignore[arg-type]
+        + ("" if np.isnan(row.difference) else f", {row.difference:+.2f}")  # type: ignore[arg-type]
+        + {BETTER: " (better)", WORSE: " (worse)"}.get(str(row.verdict), "")
+        for row in found[["mean", "low", "high", "difference", "verdict"]].itertuples(name="Row")
+    ]
+    names = [f"unit {unit:g}: task {task}" for unit, task in zip(found["unit"], found["task"], strict=True)]
+    return (
+        found.assign(text=text, column=names)
+        .pivot_table(index="remedy", columns="column", values="text", aggfunc="first", sort=False)
+        .fillna("not run")
+    )
+
+
+def along_training(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """A measure of the watched runs in each tenth of training: remedy, part (1 to 10), mean, low, high, runs.
+
+    Args:
+        rows: Rows of one preset of `data/results/rare_labels_*_gradients.csv`.
+        measure: "weight", "ratio", "cosine" or "conflict", as `mmoe_lib.study.extensions.gradients` names them.
+    """
+    columns = [name for name in rows if str(name).rsplit("_", 1)[0] == measure]
+    long = rows.melt(id_vars=["remedy"], value_vars=columns, var_name="part", value_name=measure)
+    long["part"] = long["part"].str.rsplit("_", n=1).str[1].astype(int)
+    named = long.rename(columns={"remedy": "model"})
+    return by_setting(named, "part", measure).rename(columns={"model": "remedy", "setting": "part"})
