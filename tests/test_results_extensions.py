@@ -209,7 +209,7 @@ def test_a_balancer_is_compared_with_the_plain_sum_of_its_unit() -> None:
 
 def test_watched_runs_are_told_by_tenths_in_their_order() -> None:
     columns = {f"weight_{part}": [part / 20, part / 20 + 0.01] for part in range(1, 11)}
-    rows = pd.DataFrame({"remedy": "Nash-MTL", "seed": [0, 1], **columns, "cosine_1": [0.5, 0.5]})
+    rows = pd.DataFrame({"remedy": "Nash-MTL", "weight": 1.0, "seed": [0, 1], **columns, "cosine_1": 0.5})
     found = results.along_training(rows, "weight")
     assert found["part"].tolist() == list(range(1, 11))
     assert found["mean"].tolist() == pytest.approx([part / 20 + 0.005 for part in range(1, 11)])

@@ -381,8 +381,8 @@ def along_training(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
         rows: Rows of one preset of `data/results/rare_labels_*_gradients.csv`.
         measure: "weight", "ratio", "cosine" or "conflict", as `mmoe_lib.study.extensions.gradients` names them.
     """
-    columns = [name for name in rows if str(name).rsplit("_", 1)[0] == measure]
-    long = rows.melt(id_vars=["remedy"], value_vars=columns, var_name="part", value_name=measure)
+    parts = rows.filter(regex=f"^{measure}_").assign(remedy=rows["remedy"])
+    long = parts.melt(id_vars=["remedy"], var_name="part", value_name=measure)
     long["part"] = long["part"].str.rsplit("_", n=1).str[1].astype(int)
     named = long.rename(columns={"remedy": "model"})
     return by_setting(named, "part", measure).rename(columns={"model": "remedy", "setting": "part"})
