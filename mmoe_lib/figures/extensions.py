@@ -20,6 +20,7 @@ VERDICTS = {BETTER: ("#009E73", "^"), WORSE: ("#D55E00", "v"), NEITHER: ("#66666
 LINES = {name: (COLOURS[name], marker) for name, marker in MARKERS.items()} | {
     "CGC": ("#CC79A7", "X"),
     "PLE": ("#E69F00", "v"),
+    "Deeper MMoE": ("#8C510A", "d"),
 }
 """Colour and marker of each model that is drawn along a setting."""
 TASKS = {"rare": ("#0072B2", "o"), "other": ("#E69F00", "s")}
