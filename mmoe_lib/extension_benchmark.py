@@ -22,7 +22,7 @@ from mmoe_lib.models import count_multiply_adds, count_parameters
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.serving_benchmark import Settings, add_arguments, interleaved, run_command
 from mmoe_lib.study.extensions.models import EXTENSIONS, noise_columns
-from mmoe_lib.study.extensions.rare_labels import PLAIN, REMEDIES
+from mmoe_lib.study.extensions.rare_labels import BALANCERS, PLAIN, REMEDIES
 from mmoe_lib.training import Adam, Ensemble, binary_cross_entropy
 from mmoe_lib.training.step import BalancedStep, Step
 
@@ -80,9 +80,6 @@ def serving_work(name: str, device: torch.device | str) -> Work:
         return SERVED_ROWS
 
     return work
-
-
-BALANCERS = tuple(name for name, balancer in REMEDIES.items() if not isinstance(balancer, str | None))
 
 
 def measure(settings: Settings) -> pd.DataFrame:

@@ -8,10 +8,11 @@ import pytest
 
 from mmoe_lib import extension_benchmark
 from mmoe_lib.benchmark import CENSUS_INPUTS
-from mmoe_lib.extension_benchmark import BALANCERS, BATCH_SIZE, RUNS, SERVED_ROWS, measure, show
+from mmoe_lib.extension_benchmark import BATCH_SIZE, RUNS, SERVED_ROWS, measure, show
 from mmoe_lib.models import count_multiply_adds, count_parameters
 from mmoe_lib.serving_benchmark import Settings
 from mmoe_lib.study.extensions.models import EXTENSIONS
+from mmoe_lib.study.extensions.rare_labels import BALANCERS
 
 SLOW = np.array([1.0, 10.0, 2.0])
 """How slow the machine is in each of three rounds."""

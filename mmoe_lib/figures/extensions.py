@@ -35,7 +35,7 @@ BALANCED = {
     "UPGrad": ("#E69F00", "^"),
 }
 """Colour and marker of each way to weigh tasks anew at every step."""
-UNIT_TASKS = {1: ("#0072B2", "o"), 2: ("#E69F00", "s")}
+UNIT_TASKS = {1: TASKS["rare"], 2: TASKS["other"]}
 """Colour and marker of the task in the paper's unit, and of the one in another."""
 NAMES = {"rare": "the rare task", "other": "the other task"}
 

@@ -192,6 +192,8 @@ def _extension_parts(
         weights = rare_labels.chosen(rows[rows["preset"] == chosen.name], data_set, "weight")
         cells = rare_labels.reported_cells(chosen, data_set, by_share, weights)
         yield folder / f"rare_labels_{data_set}.csv", cells, run_rare, data_set
+        cells = rare_labels.large_weight_cells(chosen, data_set, by_share)
+        yield folder / f"rare_labels_{data_set}_weights.csv", cells, run_rare, data_set
         cells = gradients.watched_cells(chosen, data_set, by_share)
         path, run_watched = (
             folder / f"rare_labels_{data_set}_gradients.csv",

@@ -230,6 +230,17 @@ def test_remedies_are_compared_in_pairs_of_one_draw() -> None:
     assert len({(c.model, c.setting, c.seeds) for c in cells}) == len(cells)  # a key is a run
 
 
+def test_large_weights_are_run_on_the_reported_draws() -> None:
+    reported = rare_labels.reported_cells(PAPER, "kuairand", _rates(), {("MMoE", s): 1.0 for s in SHARES})
+    plain = [c for c in reported if c.model == "MMoE" and c.setting == "kuairand 0.01: plain sum"]
+    cells = rare_labels.large_weight_cells(PAPER, "kuairand", _rates())
+    for weight in rare_labels.LARGE_WEIGHTS:
+        mine = [c for c in cells if c.facts["weight"] == weight]
+        assert [c.seeds for c in mine] == [c.seeds for c in plain]
+        assert [c.learning_rate for c in mine] == [c.learning_rate for c in plain]
+        assert {c.setting for c in mine} == {f"kuairand 0.01: fixed weights {weight:g}"}
+
+
 def test_what_is_watched_has_its_closed_forms() -> None:
     # two runs: gradients (3, 0) and (0, 4) are at right angles, (1, 0) and (-2, 0) opposed; the third has none
     vectors = torch.tensor([[[3.0, 0.0], [0.0, 4.0]], [[1.0, 0.0], [-2.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]])

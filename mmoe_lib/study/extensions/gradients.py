@@ -18,14 +18,12 @@ from mmoe_lib.presets import Preset
 from mmoe_lib.study.cells import Cell
 from mmoe_lib.study.extensions import rare_labels
 from mmoe_lib.study.extensions.gates import chunks
-from mmoe_lib.study.extensions.rare_labels import PLAIN, RARE_TASK, REMEDIES, Choices, Sources
+from mmoe_lib.study.extensions.rare_labels import BALANCERS, PLAIN, RARE_TASK, Choices, Sources
 from mmoe_lib.training.balancing import Balancer, PlainSum, Watched
 
 MODEL, SHARE, PARTS = "MMoE", 0.01, 10
 """What is watched, and in how many equal parts of its training a run is told."""
-BALANCERS: Mapping[str, Balancer] = {PLAIN: PlainSum()} | {
-    name: remedy for name, remedy in REMEDIES.items() if not (remedy is None or isinstance(remedy, str))
-}
+WATCHED: Mapping[str, Balancer] = {PLAIN: PlainSum(), **BALANCERS}
 MEASURES = ("weight", "ratio", "cosine", "conflict")
 """Of each part: the rare task's share of the two weights, the mean logarithm (base 10) of the norm of its gradient
 over that of the other, the mean cosine of the two, and the share of steps in which the cosine is negative."""
@@ -41,7 +39,7 @@ def watched_cells(preset: Preset, data_set: str, rates: Mapping[tuple[str, float
     """
     draws = min(preset.rare_draws, rare_labels.DRAWS_AT_ONCE)
     cells = []
-    for remedy in BALANCERS:
+    for remedy in WATCHED:
         choices = Choices(data_set, SHARE, remedy, 1.0, rare_labels.num_epochs(preset, data_set))
         for seeds in chunks(draws, rare_labels.DRAWS_AT_ONCE):
             setting = rare_labels.setting(data_set, SHARE, remedy)
@@ -61,7 +59,7 @@ def run(cell: Cell, sources: Sources, device: torch.device | str = "cpu") -> pd.
     def note(weights: Tensor, gramians: Tensor) -> None:
         steps.append(measures(weights, gramians, rare))
 
-    found = rare_labels.run(cell, sources, device, balancer=Watched(BALANCERS[choices.remedy], note))
+    found = rare_labels.run(cell, sources, device, balancer=Watched(WATCHED[choices.remedy], note))
     columns: dict[str, object] = {"seed": cell.seeds}
     for name in MEASURES:
         along = torch.stack([step[name] for step in steps]).numpy()  # (steps, R)

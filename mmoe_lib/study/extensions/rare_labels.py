@@ -42,6 +42,8 @@ PLAIN = "plain sum"
 FIXED = "fixed weights"
 WEIGHTS = (0.1, 0.3, 3.0, 10.0)
 """Of the rare task's loss beside 1 of the other, tried in tuning as 1 is; scaled to a sum of 2."""
+LARGE_WEIGHTS = (10.0, 30.0, 100.0)
+"""About as large as the weights that balancers end with, for comparison with these on the same draws."""
 TUNED = {"census": (1e-3, 3e-3, 1e-2), "kuairand": (1e-3, 3e-3)}
 """Adam's learning rates that each model tries at each share."""
 DRAWS_AT_ONCE = 4
@@ -62,6 +64,10 @@ REMEDIES: Mapping[str, Balancer | str | None] = {
     "UPGrad": GradientSurgery("UPGrad"),
 }
 """By name: a balancer, or what the loss is changed to. Nash-MTL solves its problem anew every tenth step."""
+BALANCERS: Mapping[str, Balancer] = {
+    name: remedy for name, remedy in REMEDIES.items() if not (remedy is None or isinstance(remedy, str))
+}
+"""Those remedies that weigh the tasks anew at every step."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,22 @@ def reported_cells(
     return cells
 
 
+def large_weight_cells(preset: Preset, data_set: str, rates: Mapping[tuple[str, float], float]) -> list[Cell]:
+    """MMoE at the smallest share with large fixed weights, on the reported draws; nothing is chosen by them."""
+    share, epochs = min(SHARES), num_epochs(preset, data_set)
+    return [
+        Cell(
+            "MMoE",
+            setting(data_set, share, FIXED, weight),
+            rates["MMoE", share],
+            seeds,
+            asdict(Choices(data_set, share, FIXED, weight, epochs)),
+        )
+        for weight in LARGE_WEIGHTS
+        for seeds in chunks(preset.rare_draws, DRAWS_AT_ONCE)
+    ]
+
+
 def kept_rows(positive: Tensor, share: float, draw: int) -> Tensor:
     """Which rows stay when only a share of the positives does: row numbers, ascending.
 
@@ -257,14 +279,14 @@ def run(
 ) -> pd.DataFrame:
     """The rows of one cell.
 
+    Columns: seed; test_rare_auc and test_other_auc, validation_mean_auc over both tasks; best_epoch; positives, how
+    many of the rare task's are left; diverged_step (0: never).
+
     Args:
         cell: Its facts are `Choices`.
         sources: Of the data.
         device: Where to train.
         balancer: Takes the place of the remedy's own, so that it can be watched.
-
-    Columns: seed; test_rare_auc and test_other_auc, validation_mean_auc over both tasks; best_epoch; positives, how
-    many of the rare task's are left; diverged_step (0: never).
     """
     choices = Choices(**cell.facts)  # type: ignore[arg-type]
     train_one = _run_census if choices.data_set == "census" else _run_kuairand

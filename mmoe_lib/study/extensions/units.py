@@ -18,19 +18,14 @@ from mmoe_lib.presets import Preset
 from mmoe_lib.study.cells import Cell
 from mmoe_lib.study.extensions.gates import CORRELATION, chunks, fresh_rows
 from mmoe_lib.study.extensions.models import extension
-from mmoe_lib.study.extensions.rare_labels import FIXED, PLAIN, REMEDIES
+from mmoe_lib.study.extensions.rare_labels import BALANCERS, FIXED, PLAIN
 from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import Ensemble, TrainingSettings, squared_error, train
-from mmoe_lib.training.balancing import Balancer
 from mmoe_lib.training.losses import weighted
 
 UNITS = (1.0, 10.0)
 """Of task 2: as in the paper, and ten times as large numbers, so a hundred times the squared error."""
 MODEL = "MMoE"
-BALANCERS: Mapping[str, Balancer] = {
-    name: remedy for name, remedy in REMEDIES.items() if not (remedy is None or isinstance(remedy, str))
-}
-"""Those remedies of `rare_labels` that know nothing of classes."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class Choices:
     Attributes:
         task_correlation: p, the cosine of the two tasks' weights.
         unit: Labels of task 2 are multiplied by it.
-        remedy: "plain sum", "fixed weights" or a name of `BALANCERS`.
+        remedy: "plain sum", "fixed weights" or a name of `rare_labels.BALANCERS`.
         weight: Of task 2's loss, beside 1 of task 1's.
         steps: Minibatches.
         batch_size: Rows of each.
