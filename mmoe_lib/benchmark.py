@@ -38,7 +38,7 @@ from mmoe_lib.study.tuning import best_settings
 from mmoe_lib.study.workers import fast_environment
 from mmoe_lib.tasks.synthetic import InputPool, make_labels, stream, task_weights
 from mmoe_lib.training import Adam, Ensemble, binary_cross_entropy, epochs, squared_error
-from mmoe_lib.training.ensemble import checked_device
+from mmoe_lib.training.devices import checked_device
 from mmoe_lib.training.step import Step, fast_step
 
 P = 0.5

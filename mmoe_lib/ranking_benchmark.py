@@ -44,7 +44,7 @@ from mmoe_lib.tasks.kuairand_columns import USER_SPARSE, VIDEO_SPARSE
 from mmoe_lib.tasks.kuairand_features import NUM_OUTCOMES, FeatureTables, Impressions
 from mmoe_lib.training import Adam, Ensemble, binary_cross_entropy
 from mmoe_lib.training.batches import joined_epochs
-from mmoe_lib.training.ensemble import checked_device
+from mmoe_lib.training.devices import checked_device
 from mmoe_lib.training.step import Step, fast_step
 
 NUM_ROWS = 817_187

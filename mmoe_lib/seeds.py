@@ -8,6 +8,18 @@ import numpy as np
 import torch
 
 
+def seed_word(seed: int, purpose: str) -> int:
+    """64 bits for one purpose of one run, from numpy's SeedSequence.
+
+    Raises:
+        ValueError: If the seed is negative.
+    """
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, expected 0 or more: choose a non-negative integer")
+    sequence = np.random.SeedSequence([seed, zlib.crc32(purpose.encode())])
+    return int(sequence.generate_state(1, np.uint64)[0])
+
+
 def seeded_generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator for one purpose of one run.
 
@@ -22,9 +34,6 @@ def seeded_generator(seed: int, purpose: str, device: torch.device | str = "cpu"
     Raises:
         ValueError: If the seed is negative.
     """
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, expected 0 or more: choose a non-negative integer")
-    sequence = np.random.SeedSequence([seed, zlib.crc32(purpose.encode())])
     generator = torch.Generator(device=device)
-    generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+    generator.manual_seed(seed_word(seed, purpose) >> 1)
     return generator

@@ -31,7 +31,7 @@ from mmoe_lib.study.kuairand import METHODS, build_ranker
 from mmoe_lib.study.origin import Origin
 from mmoe_lib.study.workers import WorkerDiedError, Workers
 from mmoe_lib.tasks.kuairand_features import FeatureTables
-from mmoe_lib.training.ensemble import checked_device
+from mmoe_lib.training.devices import checked_device
 
 REFERENCE = "Shared-Bottom"
 REQUEST_ROWS = (1, 1000)

@@ -39,7 +39,7 @@ from mmoe_lib.models import (
 from mmoe_lib.models.sizes import ModelBuilder
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import Ensemble, History, TrainingSettings, epochs, train
-from mmoe_lib.training.ensemble import checked_device
+from mmoe_lib.training.devices import checked_device
 
 MODELS: dict[str, partial[Any]] = {
     "MMoE": partial(MMoE, num_experts=8, expert_widths=(16,), tower_widths=(8,)),

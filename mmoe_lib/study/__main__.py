@@ -24,12 +24,12 @@ from mmoe_lib.study import (
     synthetic,
     tuning,
 )
-from mmoe_lib.study.cells import Cell, read_rows, run_cells, waiting_cells
+from mmoe_lib.study.cells import Cell, Stacks, read_rows, run_cells, waiting_cells
 from mmoe_lib.study.extensions import census as extension_census
 from mmoe_lib.study.extensions import gates, gradients, rare_labels, units
 from mmoe_lib.study.origin import ROOT, Origin
 from mmoe_lib.study.workers import WorkerDiedError
-from mmoe_lib.training.ensemble import checked_device
+from mmoe_lib.training.devices import DeviceMemoryError, checked_device
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="processes that train side by side (default: one a core, on a GPU 1)",
     )
     parser.add_argument(
+        "--chunk", type=int, help="runs trained at once (default: the preset's, on a GPU as many as fill it)"
+    )
+    parser.add_argument(
         "--results", type=Path, default=ROOT / "data" / "results", help="folder of the CSV files"
     )
     look = parser.add_mutually_exclusive_group()
@@ -54,12 +57,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         chosen, device = preset(options.preset), checked_device(options.device)
+        if options.chunk is not None and options.chunk < 1:
+            raise ValueError(f"chunk is {options.chunk}, expected 1 or more: the runs that are trained at once")
         if device.type == "cuda":  # one chunk of all runs: a GPU is idle with twenty of them
             chosen = replace(
-                chosen,
-                synthetic_chunk=chosen.synthetic_runs,
-                census_chunk=chosen.census_seeds,
-                kuairand_chunk=chosen.kuairand_seeds,
+                chosen, census_chunk=chosen.census_seeds, kuairand_chunk=chosen.kuairand_seeds
+            )
+        if options.chunk is not None:
+            most = options.chunk
+            chosen = replace(
+                chosen, synthetic_chunk=min(most, chosen.synthetic_chunk), census_chunk=most, kuairand_chunk=most
             )
         if options.list or options.status:
             _look(options.study, chosen, options.results, every_cell=options.list)
@@ -70,8 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.study == "kuairand":
             _kuairand(chosen, device, options.results, _number_of_workers(options.workers, device))
         else:
-            _synthetic(chosen, device, options.results, _number_of_workers(options.workers, device))
-    except (ValueError, OSError, ArithmeticError, WorkerDiedError) as error:
+            workers = _number_of_workers(options.workers, device)
+            _synthetic(chosen, device, options.results, workers, options.chunk or MOST_RUNS)
+    except (ValueError, OSError, ArithmeticError, WorkerDiedError, DeviceMemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -82,6 +90,9 @@ def _number_of_workers(asked: int | None, device: torch.device) -> int:
         raise ValueError(f"workers is {asked}, expected 1 or more")
     return asked or (1 if device.type == "cuda" else os.cpu_count() or 1)
 
+
+MOST_RUNS = 2_000
+"""Runs of a stack on a GPU: twice as many as fill an H100."""
 
 Run = Callable[..., pd.DataFrame]
 """Called as run(cell, device=device)."""
@@ -227,14 +238,23 @@ def _look(study: str, chosen: Preset, folder: Path, *, every_cell: bool) -> None
         print("the other files are listed when tuning has chosen the settings")
 
 
-def _synthetic(chosen: Preset, device: torch.device, folder: Path, workers: int) -> None:
+_STACKED: dict[Run, Callable[..., list[pd.DataFrame]]] = {
+    synthetic.run: synthetic.run_stack,
+    synthetic.run_parts: synthetic.run_parts_of_stack,
+}
+"""What runs several cells of a part together."""
+
+
+def _synthetic(chosen: Preset, device: torch.device, folder: Path, workers: int, most_runs: int) -> None:
     origin = Origin.now(
         f"python -m mmoe_lib.study synthetic --preset {chosen.name}", chosen.name, device, "synthetic"
     )
     # One thread here as in the workers: the order of sums, and so the table, must not depend on their number.
     torch.set_num_threads(1)
     for path, cells, run in _synthetic_parts(chosen, folder):
-        rows = run_cells(cells, partial(run, device=device), path, origin, workers=workers)
+        together = _STACKED.get(run) if device.type == "cuda" else None
+        stacks = together and Stacks(synthetic.alike, partial(together, device=device), most_runs)
+        rows = run_cells(cells, partial(run, device=device), path, origin, workers=workers, stacks=stacks)
         print(f"{path.name}: {len(rows)} runs")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -42,6 +42,34 @@ class Cell:
     facts: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Stacks:
+    """How cells are run together, on a device that one cell's runs do not fill.
+
+    Attributes:
+        alike: What cells of one stack have in common.
+        run: Gives the rows of each cell of a stack.
+        most: Runs of a stack.
+    """
+
+    alike: Callable[[Cell], Hashable]
+    run: Callable[[Sequence[Cell]], list[pd.DataFrame]]
+    most: int
+
+    def of(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        """The stacks, each where its first cell stands; a cell of more than `most` runs is a stack of its own."""
+        stacks: list[list[Cell]] = []
+        open_stacks: dict[Hashable, list[Cell]] = {}
+        for cell in cells:
+            key = self.alike(cell)
+            stack = open_stacks.get(key, [])
+            if not stack or sum(len(one.seeds) for one in stack) + len(cell.seeds) > self.most:
+                stack = open_stacks[key] = []
+                stacks.append(stack)
+            stack.append(cell)
+        return stacks
+
+
 def run_cells(
     cells: Sequence[Cell],
     run: Callable[[Cell], pd.DataFrame],
@@ -49,6 +77,7 @@ def run_cells(
     origin: Origin,
     *,
     workers: int = 1,
+    stacks: Stacks | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Run the cells whose rows are not in the file, one after another or side by side.
@@ -64,6 +93,7 @@ def run_cells(
         path: The CSV file.
         origin: Goes into every row; rows of another preset stay in the file and are not counted.
         workers: Processes; 1 runs the cells in this one.
+        stacks: Runs several cells together, in this process; takes the place of `run`.
         progress: Show a progress bar.
 
     Returns:
@@ -80,8 +110,12 @@ def run_cells(
     if not waiting:
         return rows
     timed = partial(_timed, run)
-    side_by_side = workers > 1 and len(waiting) > 1
-    results = Workers(timed, workers).results(waiting) if side_by_side else ((c, timed(c)) for c in waiting)
+    if stacks is not None:
+        results = _stacked(stacks, waiting)
+    elif workers > 1 and len(waiting) > 1:
+        results = Workers(timed, workers).results(waiting)
+    else:
+        results = ((cell, timed(cell)) for cell in waiting)
     total = sum(len(cell.seeds) for cell in waiting)
     with progress_bar(total=total, label=path.stem, unit="run", show=progress) as bar:
         for cell, (found, seconds) in results:
@@ -105,6 +139,15 @@ def _timed(run: Callable[[Cell], pd.DataFrame], cell: Cell) -> tuple[pd.DataFram
     start = time.perf_counter()
     found = run(cell)
     return found, time.perf_counter() - start
+
+
+def _stacked(stacks: Stacks, cells: Sequence[Cell]) -> Iterator[tuple[Cell, tuple[pd.DataFrame, float]]]:
+    for stack in stacks.of(cells):
+        start = time.perf_counter()
+        found = stacks.run(stack)
+        a_run = (time.perf_counter() - start) / sum(len(cell.seeds) for cell in stack)
+        for cell, rows in zip(stack, found, strict=True):
+            yield cell, (rows, a_run * len(cell.seeds))
 
 
 def waiting_cells(cells: Sequence[Cell], rows: pd.DataFrame, preset: str) -> list[Cell]:

@@ -258,7 +258,6 @@ def run(
             order=choices.order,
             device=device,
             # On a CPU a step of this size is its matrix products; compiling saves a tenth of it and takes longer.
-            compile=torch.device(device).type == "cuda",
             on_divergence="record",
             progress=False,
         )

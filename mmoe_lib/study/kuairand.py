@@ -437,10 +437,6 @@ def _train(
     cell: Cell, choices: Choices, data: RankingData, device: torch.device | str, evaluate: Evaluate | None
 ) -> tuple[Ensemble, History]:
     run_steps = choices.epochs * (len(data.train) // choices.batch_size) * len(cell.seeds)
-    compiles = torch.device(device).type == "cuda" or run_steps >= _WORTH_COMPILING
-    if compiles:
-        # A process compiles one function for a few models only and then goes on plainly without a word.
-        torch.compiler.reset()
     return train_rankers(
         cell.model,
         data,
@@ -449,7 +445,7 @@ def _train(
         learning_rate=cell.learning_rate,
         device=device,
         evaluate=evaluate,
-        compile=compiles,
+        compile=run_steps >= _WORTH_COMPILING,
         on_divergence="record",
         progress=False,
     )

@@ -8,7 +8,8 @@ unpublished choice at a time; `slide` goes from p = 0 to p = 1 in small steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
@@ -42,6 +43,8 @@ BINS = 24
 """Places along the projection, from -3 to 3 standard deviations, at which they are."""
 COMPILE_STEPS = 5_000
 """A training of fewer steps is over before its compilation would have paid."""
+COMPILE_STEPS_GPU = 20_000
+"""The same on a GPU, where steps are replayed from a graph either way and compiling takes longer."""
 _ROWS_AT_ONCE = 250
 
 
@@ -192,31 +195,62 @@ def _pool(device: torch.device) -> task.InputPool:
     return task.InputPool.draw(device=device)
 
 
-def train_cell(
-    cell: Cell, device: torch.device | str = "cpu", *, progress: bool = True
+def alike(cell: Cell) -> tuple[object, ...]:
+    """What the cells of one stack have in common: they differ in numbers a run only (p, constants, rate, seed)."""
+    choices = _choices(cell)
+    width = task.CONSTANTS[choices.constants].num_inputs
+    return cell.model, choices.steps, choices.batch_size, choices.inputs, choices.initialiser, width
+
+
+def _choices(cell: Cell) -> Choices:
+    return Choices(**cell.facts)  # type: ignore[arg-type]
+
+
+def _seeds(cells: Sequence[Cell]) -> list[int]:
+    return [seed for cell in cells for seed in cell.seeds]
+
+
+def _batches(
+    cells: Sequence[Cell],
+    batch_size: int,
+    device: torch.device,
+    *,
+    purpose: str,
+    pool: task.InputPool | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Minibatches of all runs of a stack; those of one cell are drawn as if there were no stacks."""
+    correlations = [_choices(cell).task_correlation for cell in cells for _ in cell.seeds]
+    constants = [task.CONSTANTS[_choices(cell).constants] for cell in cells for _ in cell.seeds]
+    same = len(cells) == 1
+    return task.stream(
+        correlations[0] if same else correlations,
+        _seeds(cells),
+        batch_size,
+        constants[0] if same else constants,
+        purpose=purpose,
+        pool=pool,
+        device=device,
+    )
+
+
+def train_stack(
+    cells: Sequence[Cell], device: torch.device | str = "cpu", *, progress: bool = True
 ) -> tuple[Ensemble, History]:
-    """Train the runs of one cell together; a run that diverges is recorded and the others go on."""
-    choices = Choices(**cell.facts)  # type: ignore[arg-type]
-    constants = task.CONSTANTS[choices.constants]
-    ensemble = Ensemble(
-        build(cell.model, constants.num_inputs, choices.initialiser), cell.seeds, device=device
-    )
-    batches = task.stream(
-        choices.task_correlation,
-        cell.seeds,
-        choices.batch_size,
-        constants,
-        pool=_pool(ensemble.device) if choices.inputs == "pool" else None,
-        device=ensemble.device,
-    )
+    """Train the runs of `alike` cells together; a run that diverges is recorded and the others go on."""
+    choices, model, seeds = _choices(cells[0]), cells[0].model, _seeds(cells)
+    width = task.CONSTANTS[choices.constants].num_inputs
+    ensemble = Ensemble(build(model, width, choices.initialiser), seeds, device=device)
+    pool = _pool(ensemble.device) if choices.inputs == "pool" else None
+    batches = _batches(cells, choices.batch_size, ensemble.device, purpose="training", pool=pool)
+    least = COMPILE_STEPS if ensemble.device.type == "cpu" else COMPILE_STEPS_GPU
     settings = TrainingSettings(
         choices.steps,
-        cell.learning_rate,
+        [cell.learning_rate for cell in cells for _ in cell.seeds],
         note_every=max(1, choices.steps // POINTS),
-        compile=choices.steps >= COMPILE_STEPS,
+        compile=choices.steps >= least,
         on_divergence="record",
     )
-    label = f"{cell.model}, {cell.setting}"
+    label = f"{model}, {cells[0].setting}" + (" and more" if len(cells) > 1 else "")
     return ensemble, train(ensemble, batches, squared_error, settings, progress=progress, label=label)
 
 
@@ -231,7 +265,12 @@ def build(model: str, num_inputs: int, initialiser: str) -> Callable[[torch.Gene
 
 
 def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
-    """The rows of one cell: final losses, the curve, and what the gates do; NaN where there is none.
+    """The rows of one cell, as `run_stack` gives them."""
+    return run_stack([cell], device)[0]
+
+
+def run_stack(cells: Sequence[Cell], device: torch.device | str = "cpu") -> list[pd.DataFrame]:
+    """The rows of each of some `alike` cells: final losses, the curve, and what the gates do; NaN where there is none.
 
     Columns: seed; diverged_step (0: never); loss_1 and loss_2 on `TEST_ROWS` fresh rows; curve_1 .. curve_50,
     task 1's training loss before each update, the mean of a fiftieth of the steps, its minibatches as good as new
@@ -239,11 +278,10 @@ def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
     gate_k_i, the mean weight of expert i for task k; gate_distance, how differently the tasks mix: the mean
     total variation between their gates.
     """
-    ensemble, history = train_cell(cell, device, progress=False)
-    choices = Choices(**cell.facts)  # type: ignore[arg-type]
-    losses, gates, distance = _measure(ensemble, choices, cell)
+    ensemble, history = train_stack(cells, device, progress=False)
+    losses, gates, distance = _measure(ensemble, cells)
     columns: dict[str, Sequence[float] | Tensor] = {
-        "seed": cell.seeds,
+        "seed": _seeds(cells),
         "diverged_step": history.diverged_step.tolist(),
         "loss_1": losses[:, 0].tolist(),
         "loss_2": losses[:, 1].tolist(),
@@ -256,39 +294,42 @@ def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
     columns["gate_distance"] = distance.tolist()
     rows = pd.DataFrame(columns)
     rows.loc[rows["diverged_step"] > 0, "loss_1":] = float("nan")
-    return rows.round(4).assign(loss_1=rows["loss_1"].round(6), loss_2=rows["loss_2"].round(6))
+    rows = rows.round(4).assign(loss_1=rows["loss_1"].round(6), loss_2=rows["loss_2"].round(6))
+    return _by_cell(rows, cells)
+
+
+def _by_cell(rows: pd.DataFrame, cells: Sequence[Cell]) -> list[pd.DataFrame]:
+    ends = list(itertools.accumulate(len(cell.seeds) for cell in cells))
+    return [
+        rows[end - len(cell.seeds) : end].reset_index(drop=True)
+        for cell, end in zip(cells, ends, strict=True)
+    ]
 
 
 @torch.no_grad()
-def _measure(ensemble: Ensemble, choices: Choices, cell: Cell) -> tuple[Tensor, Tensor, Tensor]:
+def _measure(ensemble: Ensemble, cells: Sequence[Cell]) -> tuple[Tensor, Tensor, Tensor]:
     """Test losses (R, 2), mean gate weights (R, 2, 8) and their distance (R,); NaN for a model without gates."""
     runs = len(ensemble)
     losses = torch.zeros(runs, 2)
     gates, distance = torch.full((runs, 2, 8), float("nan")), torch.full((runs,), float("nan"))
-    mixes = cell.model in ("OMoE", "MMoE")
+    mixes = cells[0].model in ("OMoE", "MMoE")
     if mixes:
         gates, distance = torch.zeros(runs, 2, 8), torch.zeros(runs)
-    batches = task.stream(
-        choices.task_correlation,
-        cell.seeds,
-        _ROWS_AT_ONCE,
-        task.CONSTANTS[choices.constants],
-        purpose="validation",
-        device=ensemble.device,
-    )
+    batches = _batches(cells, _ROWS_AT_ONCE, ensemble.device, purpose="validation")
     parts = TEST_ROWS // _ROWS_AT_ONCE
     for _, (x, y) in zip(range(parts), batches, strict=False):
         losses += (ensemble.predict(x) - y).square().mean(dim=1).cpu() / parts
         if mixes:
-            weights = ensemble.gate_weights(x).cpu()  # (R, B, 2, n)
-            gates += weights.mean(dim=1) / parts
+            weights = ensemble.gate_weights(x)  # (R, B, 2, n)
+            gates += weights.mean(dim=1).cpu() / parts
             # total variation: half the sum of absolute differences
-            distance += (weights[:, :, 0] - weights[:, :, 1]).abs().sum(dim=-1).mean(dim=1) / 2 / parts
+            apart = (weights[:, :, 0] - weights[:, :, 1]).abs().sum(dim=-1).mean(dim=1)
+            distance += apart.cpu() / 2 / parts
     return losses, gates, distance
 
 
 @torch.no_grad()
-def learned_label(ensemble: Ensemble, cell: Cell) -> tuple[Tensor, Tensor]:
+def learned_label(ensemble: Ensemble, cells: Sequence[Cell]) -> tuple[Tensor, Tensor]:
     """Which part of task 1's label each run has learned, on fresh inputs: by sine, and by place.
 
     By sine: least squares of the predictions on a constant, the projection w_1'x and the m sines; the label
@@ -298,10 +339,10 @@ def learned_label(ensemble: Ensemble, cell: Cell) -> tuple[Tensor, Tensor]:
     Returns:
         Coefficients of the sines (R, m), and errors (R, BINS).
     """
-    choices = Choices(**cell.facts)  # type: ignore[arg-type]
-    constants = task.CONSTANTS[choices.constants]
     shares, errors = [], []
-    for run, seed in enumerate(cell.seeds):
+    for run, (cell, seed) in enumerate((cell, seed) for cell in cells for seed in cell.seeds):
+        choices = _choices(cell)
+        constants = task.CONSTANTS[choices.constants]
         weights = task.task_weights(choices.task_correlation, seeded_generator(seed, "directions"), constants)
         x = torch.randn(2 * TEST_ROWS, constants.num_inputs, generator=seeded_generator(seed, "parts"))
         z = x.double() @ weights[0]  # (rows,)
@@ -318,15 +359,20 @@ def learned_label(ensemble: Ensemble, cell: Cell) -> tuple[Tensor, Tensor]:
 
 
 def run_parts(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
-    """The rows of one cell: seed, diverged_step, loss_1 as `run` measures it, and what `learned_label` finds.
+    """The rows of one cell, as `run_parts_of_stack` gives them."""
+    return run_parts_of_stack([cell], device)[0]
+
+
+def run_parts_of_stack(cells: Sequence[Cell], device: torch.device | str = "cpu") -> list[pd.DataFrame]:
+    """The rows of each of some `alike` cells: seed, diverged_step, loss_1, and what `learned_label` finds.
 
     Columns: sine_1 .. sine_m, the coefficients; error_1 .. error_24, the errors by place.
     """
-    ensemble, history = train_cell(cell, device, progress=False)
-    losses, _, _ = _measure(ensemble, Choices(**cell.facts), cell)  # type: ignore[arg-type]
-    shares, errors = learned_label(ensemble, cell)
+    ensemble, history = train_stack(cells, device, progress=False)
+    losses, _, _ = _measure(ensemble, cells)
+    shares, errors = learned_label(ensemble, cells)
     columns: dict[str, Sequence[float]] = {
-        "seed": cell.seeds,
+        "seed": _seeds(cells),
         "diverged_step": history.diverged_step.tolist(),
         "loss_1": [round(value, 6) for value in losses[:, 0].tolist()],
     }
@@ -335,4 +381,4 @@ def run_parts(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
             columns[f"{name}_{index + 1}"] = [round(value, 4) for value in values[:, index].tolist()]
     rows = pd.DataFrame(columns)
     rows.loc[rows["diverged_step"] > 0, "loss_1":] = float("nan")
-    return rows
+    return _by_cell(rows, cells)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from mmoe_lib import counters
 from mmoe_lib.seeds import seeded_generator
 
 # A block of inputs is drawn at once for each run: fewer calls, and run r draws the same numbers
@@ -197,6 +199,48 @@ def noiseless_labels(projections: Tensor, constants: Constants = CALIBRATED) -> 
     return signal
 
 
+@dataclass(frozen=True)
+class RunConstants:
+    """The constants of R runs side by side, so that runs of different labels are one computation.
+
+    A run with fewer sines than others has some of frequency and phase 0, which add sin(0) = 0.
+
+    Attributes:
+        alpha: Frequencies, (R, 1, 1, m).
+        beta: Phases, (R, 1, 1, m).
+        noise_deviation: Standard deviation of the noise, (R, 1, 1).
+    """
+
+    alpha: Tensor
+    beta: Tensor
+    noise_deviation: Tensor
+
+    @classmethod
+    def of(
+        cls, constants: Sequence[Constants], device: torch.device | str, dtype: torch.dtype
+    ) -> RunConstants:
+        """Those of each run."""
+        most = max(one.m for one in constants)
+
+        def padded(rows: list[tuple[float, ...]]) -> Tensor:
+            filled = [[*row, *[0.0] * (most - len(row))] for row in rows]
+            return torch.tensor(filled, device=device, dtype=dtype).view(-1, 1, 1, most)
+
+        deviations = [math.sqrt(one.noise_variance) for one in constants]
+        return cls(
+            padded([one.alpha for one in constants]),
+            padded([one.beta for one in constants]),
+            torch.tensor(deviations, device=device, dtype=dtype).view(-1, 1, 1),
+        )
+
+    def labels(self, x: Tensor, weights: Tensor, noise: Tensor) -> Tensor:
+        """`make_labels` of every run: inputs (R, B, d), weights (R, K, d) and noise (R, B, K) to labels (R, B, K)."""
+        projections = x @ weights.transpose(-1, -2)  # (R, B, K)
+        # y_k = w_k'x + sum_i sin(alpha_i w_k'x + beta_i) + eps_k
+        sines = torch.sin(self.alpha * projections.unsqueeze(-1) + self.beta).sum(dim=-1)
+        return projections + sines + self.noise_deviation * noise
+
+
 def make_labels(x: Tensor, weights: Tensor, noise: Tensor, constants: Constants = CALIBRATED) -> Tensor:
     """Labels of all tasks (section 3.2, step 4).
 
@@ -250,10 +294,10 @@ class InputPool:
 
 
 def stream(
-    p: float | Tensor,
+    p: float | Sequence[float] | Tensor,
     seeds: Sequence[int],
     batch_size: int,
-    constants: Constants = CALIBRATED,
+    constants: Constants | Sequence[Constants] = CALIBRATED,
     *,
     purpose: str = "training",
     pool: InputPool | None = None,
@@ -266,51 +310,79 @@ def stream(
     runs. Its directions depend on the seed alone, so that training and validation see the same task.
 
     Args:
-        p: Task correlation in [-1, 1] of two tasks, or the correlations (K, K) of K tasks.
+        p: Task correlation in [-1, 1] of two tasks, one for all runs or one a run, or the correlations (K, K) of K
+            tasks.
         seeds: One a run.
         batch_size: Rows B of a minibatch.
-        constants: The task's constants.
+        constants: The task's constants, one set for all runs or one a run, of as many inputs.
         purpose: Which of a run's streams: "training" and "validation" share no row.
         pool: Takes inputs from there instead of drawing them; faster by a tenth.
-        device: Where to draw.
+        device: Where to draw. On a CPU each run has a generator; elsewhere the minibatches are `DrawnStream`'s.
         dtype: Of inputs and labels.
 
     Yields:
         Inputs (R, B, d) and labels (R, B, K).
 
     Raises:
-        ValueError: If p is outside [-1, 1], the correlations are none, the batch is empty, there is no run, or the
-            pool is too short.
+        ValueError: If p is outside [-1, 1], the correlations are none, the batch is empty, there is no run, there is
+            not one p or set of constants a run, their inputs differ in number, or the pool is too short.
     """
-    if isinstance(p, Tensor):
-        _check_matrix(p)
-    else:
-        check_correlation(p)
     if batch_size < 1 or not seeds:
         raise ValueError(f"got batch_size {batch_size} and {len(seeds)} seeds, expected 1 or more of each")
-    return _stream(p, tuple(seeds), batch_size, constants, purpose, pool, torch.device(device), dtype)
+    own_constants = _one_a_run("constants", constants, len(seeds))
+    if len({one.num_inputs for one in own_constants}) > 1:
+        raise ValueError(
+            f"constants have {sorted({one.num_inputs for one in own_constants})} inputs, expected one number: "
+            "runs of one stack read inputs of one width"
+        )
+    weights = _directions(p, tuple(seeds), own_constants).to(device=torch.device(device), dtype=dtype)
+    if torch.device(device).type == "cpu":
+        return _stream(weights, tuple(seeds), batch_size, constants, purpose, pool)
+    return DrawnStream(weights, seeds, batch_size, constants, purpose=purpose, pool=pool)
+
+
+Given = TypeVar("Given")
+
+
+def _one_a_run(name: str, given: Given | Sequence[Given], runs: int) -> tuple[Given, ...]:
+    several = tuple(given) if isinstance(given, list | tuple) else (given,) * runs
+    if len(several) != runs:
+        raise ValueError(
+            f"there are {len(several)} values of {name} for {runs} runs, expected one, or one a run: give as many as seeds"
+        )
+    return several  # type: ignore[return-value]
+
+
+def _directions(
+    p: float | Sequence[float] | Tensor, seeds: tuple[int, ...], constants: Sequence[Constants]
+) -> Tensor:
+    """The weight vectors of every run, (R, K, d)."""
+    if isinstance(p, Tensor):
+        _check_matrix(p)
+    correlations = _one_a_run("p", p, len(seeds))
+    drawn = []
+    for seed, correlation, one in zip(seeds, correlations, constants, strict=True):
+        generator = seeded_generator(seed, "directions")
+        drawn.append(
+            many_task_weights(correlation, generator, one)
+            if isinstance(correlation, Tensor)
+            else task_weights(correlation, generator, one)
+        )
+    return torch.stack(drawn)
 
 
 def _stream(
-    p: float | Tensor,
+    weights: Tensor,
     seeds: tuple[int, ...],
     batch_size: int,
-    constants: Constants,
+    constants: Constants | Sequence[Constants],
     purpose: str,
     pool: InputPool | None,
-    device: torch.device,
-    dtype: torch.dtype,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    directions = [seeded_generator(seed, "directions") for seed in seeds]
-    drawn = [
-        many_task_weights(p, generator, constants)
-        if isinstance(p, Tensor)
-        else task_weights(p, generator, constants)
-        for generator in directions
-    ]
-    weights = torch.stack(drawn).to(device=device, dtype=dtype)  # (R, K, d)
+    device, dtype = weights.device, weights.dtype
     generators = [seeded_generator(seed, purpose, device) for seed in seeds]
-    runs, rows, d = len(seeds), _STEPS_PER_BLOCK * batch_size, constants.num_inputs
+    runs, rows, d = len(seeds), _STEPS_PER_BLOCK * batch_size, weights.shape[-1]
+    several = None if isinstance(constants, Constants) else RunConstants.of(constants, device, dtype)
     while True:
         # A new block each time: a reader may keep a batch, which is a slice of it.
         x = torch.empty(runs, rows, d, device=device, dtype=dtype)
@@ -321,9 +393,79 @@ def _stream(
             else:
                 pool.fill(x[run], generator)
             noise[run].normal_(generator=generator)
-        y = make_labels(x, weights, noise, constants)
+        if several is not None:
+            y = several.labels(x, weights, noise)
+        else:
+            y = make_labels(x, weights, noise, constants)  # type: ignore[arg-type]
         for start in range(0, rows, batch_size):
             yield x[:, start : start + batch_size], y[:, start : start + batch_size]
+
+
+class DrawnStream:
+    """The minibatches of `stream` as a function of their number: what a GPU draws for a thousand runs at once.
+
+    On a GPU the generators of `stream` would be walked over one after another in Python, which takes longer than the
+    step. Here run r's minibatch t is what Philox makes of the run's key and of t.
+
+    Args:
+        weights: The weight vectors of every run, (R, K, d); their device and number type are the minibatches'.
+        seeds: One a run.
+        batch_size: Rows B of a minibatch.
+        constants: One set for all runs, or one a run.
+        purpose: Which of a run's streams.
+        pool: Takes inputs from there, B d neighbours from a place that is drawn.
+
+    Attributes:
+        position: The number of the minibatch that comes next.
+
+    Raises:
+        ValueError: If the pool is shorter than a minibatch.
+    """
+
+    def __init__(
+        self,
+        weights: Tensor,
+        seeds: Sequence[int],
+        batch_size: int,
+        constants: Constants | Sequence[Constants] = CALIBRATED,
+        *,
+        purpose: str = "training",
+        pool: InputPool | None = None,
+    ) -> None:
+        self.weights, self.batch_size, self.position = weights, batch_size, 0
+        self.numbers = batch_size * weights.shape[-1]  # of one run's inputs
+        if pool is not None and len(pool.numbers) < self.numbers:
+            raise ValueError(
+                f"the pool holds {len(pool.numbers)} numbers, expected {self.numbers} or more: draw a larger one"
+            )
+        self.keys = counters.keys_of(seeds, purpose, weights.device)
+        self.pool = None if pool is None else pool.numbers.to(weights.device)
+        own = _one_a_run("constants", constants, len(seeds))
+        self.constants = RunConstants.of(own, weights.device, weights.dtype)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Itself."""
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        """The minibatch at `position`, which moves on by one."""
+        batch = self.draw(torch.tensor(self.position, device=self.weights.device))
+        self.position += 1
+        return batch
+
+    def draw(self, number: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (R, B, d) and labels (R, B, K) of minibatch `number`, a 0-dim int64 tensor."""
+        runs, tasks, d = self.weights.shape
+        dtype = self.weights.dtype
+        if self.pool is None:
+            x = counters.normal(self.keys, self.numbers, number, part=0, dtype=dtype)  # x ~ N(0, I)
+        else:
+            place = counters.below(self.keys, len(self.pool) - self.numbers + 1, number, part=0)  # (R,)
+            neighbours = torch.arange(self.numbers, device=place.device)
+            x = self.pool[place.unsqueeze(1) + neighbours].to(dtype)
+        noise = counters.normal(self.keys, self.batch_size * tasks, number, part=1, dtype=dtype)
+        x, noise = x.view(runs, self.batch_size, d), noise.view(runs, self.batch_size, tasks)
+        return x, self.constants.labels(x, self.weights, noise)
 
 
 def hermite_coefficients(constants: Constants = CALIBRATED, terms: int = 400) -> Tensor:

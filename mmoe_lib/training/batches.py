@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,6 +12,29 @@ from mmoe_lib.seeds import seeded_generator
 
 Take = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Row numbers (B,) to inputs (B, d) and labels (B, K)."""
+
+
+@runtime_checkable
+class Drawn(Protocol):
+    """Minibatches without end that are a function of their number, so that a captured GPU graph can draw them.
+
+    Attributes:
+        position: The number of the minibatch that comes next.
+    """
+
+    position: int
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Itself."""
+        ...
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        """The minibatch at `position`, which moves on by one."""
+        ...
+
+    def draw(self, number: Tensor) -> tuple[Tensor, Tensor]:
+        """Minibatch `number`, a 0-dim int64 tensor on the batches' device, by tensor operations alone."""
+        ...
 
 
 def check_finite(name: str, values: Tensor) -> None:

@@ -12,28 +12,10 @@ from torch.func import functional_call, grad, stack_module_state, vjp, vmap
 
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training.batches import check_finite
+from mmoe_lib.training.devices import checked_device, within_memory
 from mmoe_lib.training.losses import Loss
 
 State = dict[str, Tensor]
-
-
-def checked_device(device: torch.device | str) -> torch.device:
-    """The device of that name ("auto": a GPU when there is one).
-
-    Raises:
-        ValueError: If torch knows no such device, or it is not there.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        checked = torch.device(device)
-        torch.empty(0, device=checked)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device is {str(device)!r}, expected one that this machine has: use 'cpu' ({reason})"
-        ) from error
-    return checked
 
 
 class Ensemble:
@@ -55,6 +37,7 @@ class Ensemble:
 
     Raises:
         ValueError: If there are no seeds, or the device is not there.
+        DeviceMemoryError: If the runs do not fit into a GPU's memory.
     """
 
     def __init__(
@@ -70,10 +53,13 @@ class Ensemble:
         self.device, self.dtype, self.seeds = checked_device(device), dtype, tuple(seeds)
         modules = [build(seeded_generator(seed, "initialisation")) for seed in seeds]
         # Weights are drawn on the CPU in float32, so a run starts alike on every device.
-        stacked, buffers = stack_module_state([module.to(self.device, dtype) for module in modules])
-        self.parameters: State = {name: value.detach().clone() for name, value in stacked.items()}
-        self.buffers: State = dict(buffers)
-        self._module = modules[0].requires_grad_(False)
+        stacked, buffers = stack_module_state([module.to(dtype) for module in modules])
+        with within_memory(len(seeds)):
+            self.parameters: State = {
+                name: value.detach().to(self.device, copy=True) for name, value in stacked.items()
+            }
+            self.buffers: State = {name: value.to(self.device) for name, value in buffers.items()}
+        self._module = modules[0].to(self.device).requires_grad_(False)
         # Made here because torch.compile gives up on the whole gradient where a module is made within it.
         self._objective = _Call(self._module, _with_penalty)
 
@@ -185,8 +171,9 @@ class Ensemble:
             return functional_call(_Call(self._module, function), _prefixed(parameters, buffers), (batch,))
 
         lifted = vmap(one_run, in_dims=(0, 0, 0 if x.dim() == 3 else None))
-        parts = [lifted(self.parameters, self.buffers, part) for part in x.split(rows, dim=-2)]
-        return torch.cat(parts, dim=1)
+        with within_memory(len(self)):
+            parts = [lifted(self.parameters, self.buffers, part) for part in x.split(rows, dim=-2)]
+            return torch.cat(parts, dim=1)
 
 
 def _gate_weights(module: nn.Module, x: Tensor) -> Tensor:

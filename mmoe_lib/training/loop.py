@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from mmoe_lib.progress import progress_bar
+from mmoe_lib.training.advance import advance_of
 from mmoe_lib.training.balancing import Balancer
+from mmoe_lib.training.devices import within_memory
 from mmoe_lib.training.ensemble import Ensemble
 from mmoe_lib.training.history import DivergedError, History
 from mmoe_lib.training.losses import Loss
 from mmoe_lib.training.optimisers import Adam, Optimiser
-from mmoe_lib.training.step import BalancedStep, Step, fast_step
+from mmoe_lib.training.step import BalancedStep, Step
 
 Evaluate = Callable[[Ensemble], dict[str, Tensor]]
 """Metrics of every run by name, each (R,)."""
@@ -33,8 +35,8 @@ class TrainingSettings:
         monitor: The metric by which a run keeps its best state, or None to keep the last.
         higher_is_better: Whether the monitored metric is to rise.
         patience: Evaluations without improvement after which a run stops; None never stops early.
-        compile: Compile loss, gradient and update into one step, on a GPU replayed as a CUDA graph. Without a
-            compiler: a warning, and plain steps.
+        compile: Compile loss, gradient and update into one step; it takes some seconds on a CPU and half a minute on
+            a GPU. Without a compiler: a warning, and plain steps. On a GPU steps are replayed from a graph either way.
         balancer: Decides how much each task's gradient counts; None takes their plain sum.
         on_divergence: What happens when a run's loss is no longer finite. "raise" stops all runs; "record" notes
             the step in the history and lets the others go on, as if they had been trained without it.
@@ -110,6 +112,7 @@ def train(
         DivergedError: If a loss or an input becomes NaN or infinite; says which run and step, and the
             ensemble keeps its last good state. With `on_divergence="record"` only if every run has diverged.
         ValueError: If there is nothing to evaluate with, no such metric, or not one learning rate a run.
+        DeviceMemoryError: If the runs do not fit into a GPU's memory.
     """
     if settings.evaluate_every and evaluate is None:
         raise ValueError(
@@ -121,27 +124,21 @@ def train(
         if settings.balancer
         else Step(ensemble, loss, learning_rates, settings.optimiser)
     )
-    take_step = fast_step(step_of) if settings.compile else step_of
+    advance = advance_of(step_of, batches, compile=settings.compile)
     history = History(ensemble.seeds)
     stopping = _EarlyStopping(ensemble, settings)
     divergence = _Divergence(ensemble, settings)
-    noted: list[Tensor] = []
-    sums: list[Tensor] = []
-
+    step = 0
     with progress_bar(total=settings.steps, label=label, unit="step", show=progress) as bar:
-        for step in range(1, settings.steps + 1):
-            x, y = next(batches)
-            losses, total = take_step(x, y, step)
-            noted.append(losses)
-            sums.append(total)
+        while step < settings.steps:
+            before, step = step, _next_look(step, settings)
+            with within_memory(len(ensemble)):
+                losses, sums = advance(before + 1, step - before)  # (steps since the look before, R, K), (steps,)
+            divergence.look(sums, losses, step)
+            history.loss_steps.append(step)
+            history.losses.append(losses.mean(dim=0).cpu())
+            bar.update(step - before)
             evaluation = bool(settings.evaluate_every) and step % settings.evaluate_every == 0
-            if step % settings.note_every == 0 or step == settings.steps or evaluation:
-                since = torch.stack(noted)  # (steps since the last note, R, K)
-                divergence.look(torch.stack(sums), since, step)
-                history.loss_steps.append(step)
-                history.losses.append(since.mean(dim=0).cpu())
-                bar.update(len(noted))
-                noted, sums = [], []
             if evaluation and evaluate is not None:
                 metrics = evaluate(ensemble)
                 history.evaluation_steps.append(step)
@@ -152,6 +149,15 @@ def train(
     history.best_step, history.stopped_step = stopping.finish(step)
     history.diverged_step = divergence.steps.cpu()
     return history
+
+
+def _next_look(step: int, settings: TrainingSettings) -> int:
+    """The next step after which losses are noted or metrics evaluated."""
+    stops = [settings.steps]
+    for every in (settings.note_every, settings.evaluate_every):
+        if every:
+            stops.append((step // every + 1) * every)
+    return min(stops)
 
 
 def _one_rate_a_run(learning_rate: float | Sequence[float], ensemble: Ensemble) -> Tensor:

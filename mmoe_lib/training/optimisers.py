@@ -19,8 +19,11 @@ class Optimiser(Protocol):
 
     buffers: ClassVar[int]
 
-    def corrections(self, step: int) -> tuple[float, float]:
-        """Factors of step t = 1, 2, ...: of the learning rate, and what `update` gets as its correction."""
+    def corrections(self, step: int | Tensor) -> tuple[float | Tensor, float | Tensor]:
+        """Factors of step t = 1, 2, ...: of the learning rate, and what `update` gets as its correction.
+
+        A step that is a tensor, 0-dim float64, gives such tensors where the factors depend on it.
+        """
         ...
 
     def update(
@@ -36,7 +39,7 @@ class SGD:
 
     buffers: ClassVar[int] = 0
 
-    def corrections(self, step: int) -> tuple[float, float]:
+    def corrections(self, step: int | Tensor) -> tuple[float | Tensor, float | Tensor]:
         """1 and 1: nothing changes from step to step."""
         return 1.0, 1.0
 
@@ -64,8 +67,10 @@ class Adam:
     beta2: float = 0.999
     epsilon: float = 1e-8
 
-    def corrections(self, step: int) -> tuple[float, float]:
+    def corrections(self, step: int | Tensor) -> tuple[float | Tensor, float | Tensor]:
         """The factors 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t) of step t = 1, 2, ..."""
+        if isinstance(step, Tensor):
+            return 1 / (1 - self.beta1**step), 1 / torch.sqrt(1 - self.beta2**step)
         return 1 / (1 - self.beta1**step), 1 / math.sqrt(1 - self.beta2**step)
 
     def update(

@@ -85,7 +85,7 @@ def test_a_cell_measures_loss_on_fresh_rows_and_what_the_gates_do() -> None:
     rows = synthetic.run(cell)
     assert rows["seed"].tolist() == [3, 4]
     assert (rows["diverged_step"] == 0).all()
-    ensemble, history = synthetic.train_cell(cell, progress=False)
+    ensemble, history = synthetic.train_stack([cell], progress=False)
     # the same again, written out for one run
     model = ensemble.module(1)
     assert isinstance(model, MMoE)
@@ -125,7 +125,7 @@ def test_a_diverged_run_is_recorded_and_has_no_loss(monkeypatch: pytest.MonkeyPa
 
     def poisoned(*arguments: object, **settings: object):  # type: ignore[no-untyped-def]
         for step, (x, y) in enumerate(true_stream(*arguments, **settings), start=1):  # type: ignore[arg-type]
-            if step == 7 and settings.get("purpose") is None:
+            if step == 7 and settings.get("purpose") != "validation":
                 y = y.clone()
                 y[0] = float("inf")
             yield x, y
@@ -143,7 +143,7 @@ def test_choices_reach_the_training() -> None:
     torch_start = synthetic.run(_cell())
     for change in ({"inputs": "fresh"}, {"initialiser": "glorot"}, {"batch_size": 16}, {"constants": "odd"}):
         assert not torch_start["loss_1"].equals(synthetic.run(_cell(**change))["loss_1"])
-    ensemble, _ = synthetic.train_cell(_cell(constants="PLE"), progress=False)
+    ensemble, _ = synthetic.train_stack([_cell(constants="PLE")], progress=False)
     assert ensemble.parameters["experts.first.weight"].shape == (2, 128, 512)
 
 
@@ -189,7 +189,7 @@ def test_a_model_that_lacks_part_of_a_sine_is_found_out() -> None:
     constants = task.CALIBRATED
     WEIGHTS = task.task_weights(0.5, seeded_generator(3, "directions")).float()
     ensemble = Ensemble(Formula, (3,))
-    found, errors = synthetic.learned_label(ensemble, _cell(seeds=(3,)))
+    found, errors = synthetic.learned_label(ensemble, [_cell(seeds=(3,))])
     assert found.shape == (1, 4)
     assert found[0].tolist() == pytest.approx(shares, abs=1e-3)
     # the error at each place is the square of what is missing there

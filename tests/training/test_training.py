@@ -418,7 +418,7 @@ def test_the_whole_step_is_compiled_gradient_included() -> None:
     )  # raises where a part cannot be traced
     x, y = torch.randn(8, 5), torch.randn(8, 2)
     gradients, losses = ensemble.gradients(squared_error, x, y)
-    found, _ = whole(x, y, *step.scales(1))
+    found = whole(x, y, *step.scales(1))
     torch.testing.assert_close(found, losses)
     torch.testing.assert_close(
         step.kept["networks.0.0.layers.0.weight"][0], 0.1 * gradients["networks.0.0.layers.0.weight"]

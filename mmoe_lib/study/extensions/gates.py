@@ -144,11 +144,12 @@ def train_cell(
         _correlations(choices), cell.seeds, choices.batch_size, constants, pool=pool, device=ensemble.device
     )
     noise = noise_columns(cell.model, choices.num_tasks)
-    compiles = choices.steps >= COMPILE_STEPS
-    if compiles:
-        # A process compiles one function for a few models only and then goes on plainly without a word.
-        torch.compiler.reset()
-    settings = TrainingSettings(choices.steps, cell.learning_rate, compile=compiles, on_divergence="record")
+    settings = TrainingSettings(
+        choices.steps,
+        cell.learning_rate,
+        compile=choices.steps >= COMPILE_STEPS,
+        on_divergence="record",
+    )
     history = train(
         ensemble,
         with_noise(batches, noise) if noise else batches,

@@ -1,0 +1,234 @@
+"""Everything that trains or answers, on the CPU and, where there is one, on a GPU; models go from one to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmoe_lib.frames import FitSettings, MultiTaskModel
+from mmoe_lib.models import (
+    CGC,
+    CrossStitch,
+    L2Constrained,
+    MMoE,
+    Ranker,
+    TensorFactorization,
+    count_parameters,
+)
+from mmoe_lib.presets import PRESETS
+from mmoe_lib.seeds import seeded_generator
+from mmoe_lib.study import census, kuairand, synthetic
+from mmoe_lib.study.__main__ import main
+from mmoe_lib.study.cells import Cell
+from mmoe_lib.study.extensions import gates
+from mmoe_lib.study.extensions.models import EXTENSIONS, noise_columns
+from mmoe_lib.training import Ensemble, TrainingSettings, binary_cross_entropy, epochs, train
+from mmoe_lib.training.balancing import Balancer, GradientSurgery, GradNorm, UncertaintyWeighting
+from mmoe_lib.training.batches import with_noise
+from mmoe_lib.training.devices import DeviceMemoryError
+
+# No model may fall back to plain steps unnoticed.
+pytestmark = pytest.mark.filterwarnings("error:.*training step failed:UserWarning")
+
+INPUTS = 6
+MODELS: dict[str, tuple[Callable[..., nn.Module], int]] = {
+    **{name: (partial(extension.build, INPUTS, 2), noise_columns(name, 2)) for name, extension in EXTENSIONS.items()},
+    "L2-Constrained": (partial(L2Constrained, INPUTS, 2, (5,), alpha=0.1), 0),
+    "Cross-Stitch": (partial(CrossStitch, INPUTS, 2, (5,)), 0),
+    "Tensor-Factorization": (partial(TensorFactorization, INPUTS, 2, (5,), ranks=(3, 3, 2)), 0),
+}
+"""Builders, and the input columns of noise that gate dropout reads."""
+
+
+def _data(device: str, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    generator = seeded_generator(0, "test")
+    x = torch.randn(96, INPUTS, generator=generator, dtype=torch.float64)
+    y = (x[:, :2] + torch.randn(96, 2, generator=generator, dtype=torch.float64) > 0).double()
+    return x.to(device, dtype), y.to(device, dtype)
+
+
+def _trained(name: str, device: str, dtype: torch.dtype, balancer: Balancer | None = None) -> Ensemble:
+    build, noise = MODELS[name]
+    ensemble = Ensemble(lambda g: build(generator=g), range(2), device=device, dtype=dtype)
+    x, y = _data("cpu", dtype)
+    drawn = epochs(x, y, 32)
+    # Noise is drawn on the CPU, so that both devices see the same.
+    given = ((a.to(device), b.to(device)) for a, b in (with_noise(drawn, noise) if noise else drawn))
+    settings = TrainingSettings(12, 1e-2, note_every=4, balancer=balancer)
+    train(ensemble, given, binary_cross_entropy, settings, progress=False)
+    return ensemble
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_trains_and_answers_alike_on_both_devices(
+    name: str, dtype: torch.dtype, device: str
+) -> None:
+    ensemble, reference = _trained(name, device, dtype), _trained(name, "cpu", dtype)
+    x = _data("cpu", dtype)[0]
+    answers = ensemble.predict(x.to(device))
+    assert answers.device.type == device
+    assert answers.dtype == dtype
+    close = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 2e-3, "atol": 2e-3}
+    torch.testing.assert_close(answers.cpu(), reference.predict(x), **close)
+    torch.testing.assert_close(ensemble.module(1)(x.to(device)).detach(), answers[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "balancer",
+    [UncertaintyWeighting(), GradNorm(), GradientSurgery("PCGrad"), GradientSurgery("UPGrad")],
+    ids=lambda balancer: getattr(balancer, "method", type(balancer).__name__),
+)
+def test_balancers_decide_alike_on_both_devices(balancer: Balancer, device: str) -> None:
+    pytest.importorskip("torchjd") if isinstance(balancer, GradientSurgery) else None
+    found = _trained("MMoE", device, torch.float64, balancer)
+    expected = _trained("MMoE", "cpu", torch.float64, balancer)
+    for name, value in expected.parameters.items():
+        torch.testing.assert_close(found.parameters[name].cpu(), value, rtol=1e-6, atol=1e-8)
+
+
+def test_a_ranker_trains_on_ids(device: str) -> None:
+    mixture = partial(CGC, shared_experts=2, task_experts=1, expert_widths=(4,))
+    x = torch.cat([torch.arange(64.0).view(-1, 2) % 8, torch.randn(32, 3, generator=seeded_generator(0, "test"))], 1)
+    y = (x[:, 2:4] > 0).float()
+
+    def answers(where: str) -> Tensor:
+        ensemble = Ensemble(lambda g: Ranker(2, 3, 8, 2, mixture, generator=g), range(2), device=where)
+        batches = epochs(x.to(where), y.to(where), 16)
+        train(ensemble, batches, binary_cross_entropy, TrainingSettings(8, 1e-2), progress=False)
+        return ensemble.predict(x.to(where)).cpu()
+
+    torch.testing.assert_close(answers(device), answers("cpu"), rtol=1e-3, atol=1e-4)
+
+
+def _frame(rows: int = 400) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"age": rng.normal(40, 10, rows), "city": rng.choice(["Bern", "Oslo"], rows)})
+    frame["spent"] = 2 * frame["age"] + 30 * (frame["city"] == "Oslo") + rng.normal(0, 8, rows)
+    frame["bought"] = frame["spent"] + rng.normal(0, 15, rows) > 95
+    return frame
+
+
+def test_a_frame_is_fitted_judged_saved_and_loaded(device: str, tmp_path: Path) -> None:
+    frame = _frame()
+    settings = FitSettings(learning_rate=0.01, epochs=20, runs=2, device=device)
+    model = MultiTaskModel.fit(frame[:300], ["spent", "bought"], settings=settings, progress=False)
+    assert bool((model.evaluate(frame[300:])["value"] > 0.7).all())
+    predicted = model.predict(frame[300:])
+    model.save(tmp_path / "shop.pt")
+    for where in {device, "cpu"}:  # also a model of the GPU on a machine without one
+        again = MultiTaskModel.load(tmp_path / "shop.pt", device=where)
+        pd.testing.assert_frame_equal(again.predict(frame[300:]), predicted, rtol=1e-4, atol=1e-4)
+    gates = model.gate_weights(frame[300:])
+    assert np.isfinite(np.asarray(gates, dtype=float)).all()
+
+
+def test_a_model_of_the_cpu_answers_on_the_gpu(gpu: str, tmp_path: Path) -> None:
+    frame = _frame()
+    settings = FitSettings(learning_rate=0.01, epochs=5)
+    model = MultiTaskModel.fit(frame[:300], ["spent", "bought"], settings=settings, progress=False)
+    model.save(tmp_path / "shop.pt")
+    again = MultiTaskModel.load(tmp_path / "shop.pt", device=gpu)
+    pd.testing.assert_frame_equal(again.predict(frame[300:]), model.predict(frame[300:]), rtol=1e-4, atol=1e-4)
+
+
+def test_memory_that_is_full_ends_in_one_line_that_names_a_smaller_chunk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmany more lines")
+
+    ensemble = Ensemble(lambda g: MMoE(INPUTS, 2, 2, (4,), generator=g), range(10))
+    monkeypatch.setattr(Ensemble, "gradients", full)
+    with pytest.raises(DeviceMemoryError, match="10 runs at once .* train them in chunks of 5 or less") as caught:
+        train(ensemble, epochs(*_data("cpu"), 32), binary_cross_entropy, TrainingSettings(3), progress=False)
+    assert "\n" not in str(caught.value)
+    assert main(["synthetic", "--preset", "smoke", "--results", str(tmp_path), "--device", "cpu", "--workers", "1"]) == 1
+    shown = capsys.readouterr().err.strip().splitlines()
+    assert shown[-1].startswith("error: 4 runs at once need more memory")
+
+
+def test_a_gpu_that_is_full_says_so(gpu: str) -> None:
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**22) / total)
+    try:
+        with pytest.raises(DeviceMemoryError, match="expected fewer: train them in chunks of 100 or less"):
+            Ensemble(lambda g: MMoE(100, 2, 8, (16,), generator=g), range(200), device=gpu)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+# --- the studies, on simulated data ------------------------------------------------------------------
+
+
+def test_the_synthetic_study_runs_whole(gpu: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["synthetic", "--preset", "smoke", "--results", str(tmp_path), "--device"]
+    assert main([*arguments, gpu]) == 0
+    shown = capsys.readouterr().out
+    assert "synthetic_slide.csv: 132 runs" in shown
+    rows = pd.read_csv(tmp_path / "synthetic.csv")
+    assert set(rows["device"]) == {torch.cuda.get_device_name()}
+    assert rows["loss_1"].between(0.01, 10).all()
+
+
+def test_a_stack_of_cells_gives_each_cell_the_rows_that_it_has_alone(device: str) -> None:
+    """They differ in p, constants, rate and seeds; on the CPU their numbers are the same, too."""
+    facts = {"steps": 60, "batch_size": 16, "inputs": "fresh", "initialiser": "torch"}
+    cells = [
+        Cell("MMoE", "a", 1e-3, (0, 1, 2), {"task_correlation": 0.5, "constants": "calibrated", **facts}),
+        Cell("MMoE", "b", 1e-2, (1, 7), {"task_correlation": 1.0, "constants": "m = 5", **facts}),
+    ]
+    together = synthetic.run_stack(cells, device)
+    for cell, rows in zip(cells, together, strict=True):
+        pd.testing.assert_frame_equal(rows, synthetic.run(cell, device), rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("runs", [1, 7, 200])
+def test_the_rows_of_a_run_do_not_depend_on_its_stack(runs: int, device: str) -> None:
+    weights = synthetic.task.task_weights(0.5, seeded_generator(0, "directions")).expand(runs, -1, -1)
+    stream = synthetic.task.DrawnStream(weights.to(device, torch.float32), range(runs), 32)
+    alone = synthetic.task.DrawnStream(weights[:1].to(device, torch.float32), [0], 32)
+    for _ in range(3):
+        (x, y), (x_alone, y_alone) = next(stream), next(alone)
+        assert torch.equal(x[:1], x_alone)
+        torch.testing.assert_close(y[:1], y_alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["MMoE", "Gate dropout"])
+def test_a_cell_of_the_extension_study_runs(model: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "TEST_ROWS", 500)
+    small = replace(PRESETS["smoke"], extension_runs=2, extension_steps=40)
+    cells = gates.reported_cells(small, dict.fromkeys(gates.COMPARED, 1e-3))
+    rows = gates.run(next(cell for cell in cells if cell.model == model), device)
+    assert rows["loss_1"].between(0.1, 10).all()
+
+
+def test_a_cell_of_the_census_study_runs(device: str) -> None:
+    source = census.CensusSource(train_rows=3_000, test_rows=2_000, simulated=True)
+    data = source.data("income")
+    builder = partial(MMoE, num_experts=4, expert_widths=(8,), tower_widths=(8,))
+    ensemble, _ = census.train_runs(
+        builder, data, range(2), learning_rate=1e-3, epochs=2, batch_size=256, device=device, progress=False
+    )
+    scores = census.score(ensemble, data)
+    assert scores.drop(columns="seed").stack().between(0.4, 1).all()
+    assert count_parameters(ensemble.module(0)) > 0
+
+
+def test_a_cell_of_the_kuairand_study_runs(device: str) -> None:
+    data = kuairand.RankingSource(users=200, simulated=True).data()
+    choices = kuairand.Choices("Adam", 1, experts=4)
+    ensemble, _ = kuairand.train_rankers(
+        "MMoE", data, range(2), choices, learning_rate=1e-3, device=device, progress=False
+    )
+    answers = kuairand.probabilities(ensemble, data, data.test)
+    assert bool(((answers > 0) & (answers < 1)).all())
