@@ -12,10 +12,12 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,14 @@ from mmoe_lib.training.devices import checked_device
 from mmoe_lib.training.step import Step
 
 P = 0.5
-SHAPES = ((20, 32), (200, 32), (200, 64), (200, 256), (1000, 64), (4000, 64))
+SHAPES = ((200, 32), (200, 64), (200, 256), (1000, 64))
 """Runs and rows of a minibatch."""
+MORE_SHAPES = ((20, 32), (4000, 64))
 SHORT = ((8, 1_500), (24, 15_000), (200, 5_000))
 """Runs and steps of trainings that may not be worth a GPU: whole, with all that comes before the first step."""
+COMPILED = ("whole", "not tuned", "fresh", "step")
+AT_A_TIME = 4
+"""Processes that compile side by side."""
 _BLOCK = 100
 """Steps between two looks at the clock."""
 
@@ -63,7 +69,7 @@ def _training(kind: str, runs: int, batch: int, device: str) -> Run:
     batches = _batches(runs, batch, device, "fresh" if kind == "fresh" else "pool")
     if kind == "step":
         batches = _Again(next(batches))
-    advance = advance_of(step, batches, compile=kind != "not compiled")
+    advance = advance_of(step, batches, compile=kind != "not compiled", tune=kind != "not tuned")
     first = 1
 
     def work() -> int:
@@ -240,6 +246,8 @@ def measure_one(kind: str, runs: int, batch: int, device: str, rounds: int) -> d
             done += work()
             _wait(device)
         speeds.append(done / (time.perf_counter() - before))
+    if not speeds:
+        return {"ready_seconds": ready}
     return {
         "per_second": float(np.median(speeds)),
         "lowest": min(speeds),
@@ -258,15 +266,32 @@ def contenders(device: str) -> Iterator[tuple[str, int, int, str]]:
     jax = importlib.util.find_spec("jax") is not None
     for runs, batch in SHAPES:
         yield "whole", runs, batch, device
-        if jax and runs > 20:
+        if jax:
             yield "JAX", runs, batch, device
-    yield from (("feed", runs, batch, device) for runs, batch in SHAPES[1:-1])
+    yield from (("feed", runs, batch, device) for runs, batch in SHAPES)
     for batch in (32, 256):
         yield from (("plain loop", 1, batch, where) for where in (device, "cpu"))
     for runs, steps in SHORT:
         yield from (("short", runs, steps, where) for where in (device, "cpu"))
-    yield from (("not compiled", 200, 32, device), ("not compiled", 1000, 64, device))
+    yield from (("whole", runs, batch, device) for runs, batch in MORE_SHAPES)
+    for kind in ("not tuned", "not compiled"):
+        yield from ((kind, runs, batch, device) for runs, batch in ((200, 32), (1000, 64)))
     yield from (("fresh", 1000, 64, device), ("step", 200, 32, device), ("step", 1000, 64, device))
+
+
+def _command(contender: tuple[str, int, int, str], rounds: int) -> list[str]:
+    command = [sys.executable, "-m", "mmoe_lib.gpu_benchmark", "--rounds", str(rounds)]
+    return [*command, "--one", json.dumps(contender)]
+
+
+def _prepare(chosen: Sequence[tuple[str, int, int, str]]) -> None:
+    """Compile for each, side by side, so that a process that is measured finds its code in torch's cache."""
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        futures = [
+            pool.submit(subprocess.run, _command(one, 0), capture_output=True, check=False) for one in chosen
+        ]
+        for future in futures:
+            future.result()
 
 
 def measure(
@@ -277,13 +302,16 @@ def measure(
     Columns: kind, runs, batch or steps, where ("cpu" or "cuda"), and what `measure_one` gives.
     """
     rows, start = [], time.monotonic()
+    to_compile = [one for one in chosen if one[0] in COMPILED]
     for kind, runs, size, where in progress_bar(chosen, label="measuring", unit="contender", show=progress):
         if time.monotonic() - start > seconds:
             print(f"the time is over before {kind}, {runs} x {size}", file=sys.stderr)
             break
-        command = [sys.executable, "-m", "mmoe_lib.gpu_benchmark", "--rounds", str(rounds)]
+        if (kind, runs, size, where) in to_compile:
+            _prepare(to_compile[:AT_A_TIME])
+            to_compile = to_compile[AT_A_TIME:]
         done = subprocess.run(
-            [*command, "--one", json.dumps([kind, runs, size, where])], capture_output=True, text=True, check=False
+            _command((kind, runs, size, where), rounds), capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or ["it was killed"])[-1]
@@ -305,6 +333,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    # Kernels are compiled in the process: workers of torch's own take longer to start than to compile these few.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     try:
         if options.one:
             kind, runs, size, where = json.loads(options.one)

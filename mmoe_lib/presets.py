@@ -22,6 +22,8 @@ class Preset:
         synthetic_choice_steps: Minibatches of each of them.
         synthetic_slide_runs: Runs a correlation where p goes from 0 to 1 in small steps.
         synthetic_slide_steps: Minibatches of each of them.
+        nearest_runs: Runs a model and correlation in the universes nearest to the paper's figures.
+        nearest_steps: Minibatches of each of them.
         census_trials: Settings of a method that are tried on a group of tasks in tuning.
         census_tuning_runs: Runs of each, trained together.
         census_tuning_epochs: Passes over the training rows at most.
@@ -61,6 +63,8 @@ class Preset:
     synthetic_choice_steps: int
     synthetic_slide_runs: int
     synthetic_slide_steps: int
+    nearest_runs: int
+    nearest_steps: int
     census_trials: int
     census_tuning_runs: int
     census_tuning_epochs: int
@@ -101,6 +105,8 @@ _COUNTS: dict[str, tuple[int | None, int | None, int | None]] = {
     "synthetic_choice_steps":   (500,   5_000,    30_000),
     "synthetic_slide_runs":     (4,     4,        12),
     "synthetic_slide_steps":    (500,   5_000,    30_000),
+    "nearest_runs":             (4,     12,       200),
+    "nearest_steps":            (500,   15_000,   117_000),
     "census_trials":            (4,     12,       60),
     "census_tuning_runs":       (2,     2,        2),
     "census_tuning_epochs":     (3,     6,        6),

@@ -34,16 +34,25 @@ PAPER_SIZES: dict[str, ModelBuilder] = {
 }
 """Builders of the models with the sizes of the synthetic experiments, by name."""
 
+CONTROL_SIZES: dict[str, ModelBuilder] = {
+    # As many numbers as Shared-Bottom's 13,255, in two layers: 13,346. What depth does without any gate.
+    "Shared-Bottom-96-32": partial(SharedBottom, bottom_widths=(96, 32), tower_widths=(8,)),
+    # Separate networks that together have as many numbers: 13,332.
+    "Single-Task-61": partial(SingleTask, bottom_widths=(61,), tower_widths=(8,)),
+}
+"""Models that the paper does not train, of as many parameters as those of section 5.1."""
+
 
 def paper_model(name: str) -> ModelBuilder:
-    """The builder of one of `PAPER_SIZES`.
+    """The builder of one of `PAPER_SIZES` or `CONTROL_SIZES`.
 
     Raises:
         ValueError: If there is no such name.
     """
-    if name not in PAPER_SIZES:
-        raise ValueError(f"model is {name!r}, expected one of {', '.join(PAPER_SIZES)}: choose one of these")
-    return PAPER_SIZES[name]
+    sizes = PAPER_SIZES | CONTROL_SIZES
+    if name not in sizes:
+        raise ValueError(f"model is {name!r}, expected one of {', '.join(sizes)}: choose one of these")
+    return sizes[name]
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -23,6 +23,7 @@ from mmoe_lib.study import (
     references,
     synthetic,
     tuning,
+    universes,
 )
 from mmoe_lib.study.cells import Cell, Stacks, read_rows, run_cells, waiting_cells
 from mmoe_lib.study.extensions import census as extension_census
@@ -35,7 +36,7 @@ from mmoe_lib.training.devices import DeviceMemoryError, checked_device
 def main(arguments: list[str] | None = None) -> int:
     """Run a study; rows go to data/results/, and what is there already is not run again."""
     parser = argparse.ArgumentParser(prog="python -m mmoe_lib.study", description=main.__doc__)
-    parser.add_argument("study", choices=["synthetic", "census", "kuairand", "extensions"])
+    parser.add_argument("study", choices=["synthetic", "universes", "census", "kuairand", "extensions"])
     parser.add_argument(
         "--preset", default="laptop", help=f"how much: {', '.join(PRESETS)} (default: laptop)"
     )
@@ -55,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     look.add_argument("--list", action="store_true", help="print the cells and stop")
     look.add_argument("--status", action="store_true", help="print how many runs are there and stop")
     options = parser.parse_args(arguments)
+    # Kernels are compiled in the process: workers of torch's own take longer to start than to compile these few.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     try:
         chosen, device = preset(options.preset), checked_device(options.device)
         if options.chunk is not None and options.chunk < 1:
@@ -78,7 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
             _kuairand(chosen, device, options.results, _number_of_workers(options.workers, device))
         else:
             workers = _number_of_workers(options.workers, device)
-            _synthetic(chosen, device, options.results, workers, options.chunk or MOST_RUNS)
+            most = options.chunk or MOST_RUNS
+            _synthetic(options.study, chosen, device, options.results, workers, most)
     except (ValueError, OSError, ArithmeticError, WorkerDiedError, DeviceMemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -116,6 +120,12 @@ def _synthetic_parts(chosen: Preset, folder: Path) -> Iterator[tuple[Path, list[
     )
     yield folder / "synthetic_choices.csv", synthetic.choice_cells(chosen, rates), synthetic.run
     yield folder / "synthetic_slide.csv", synthetic.slide_cells(chosen), synthetic.run
+
+
+def _universe_parts(chosen: Preset, folder: Path) -> Iterator[tuple[Path, list[Cell], Run]]:
+    for constants in universes.NEAREST:
+        path = folder / f"universes_{constants.replace('-', '_')}.csv"
+        yield path, universes.nearest_cells(chosen, constants), universes.run
 
 
 def _census_parts(
@@ -224,6 +234,8 @@ def _look(study: str, chosen: Preset, folder: Path, *, every_cell: bool) -> None
         parts = list(_kuairand_parts(chosen, folder, kuairand.RankingSource(chosen.kuairand_users)))
     elif study == "extensions":
         parts = [part[:3] for part in _extension_parts(chosen, folder, _sources(chosen))]
+    elif study == "universes":
+        parts = list(_universe_parts(chosen, folder))
     else:
         parts = list(_synthetic_parts(chosen, folder))
     for path, cells, _ in parts:
@@ -234,24 +246,27 @@ def _look(study: str, chosen: Preset, folder: Path, *, every_cell: bool) -> None
             seeds = f"seeds {cell.seeds[0]} to {cell.seeds[-1]}"
             state = "waits" if cell in waiting else "done"
             print(f"  {state:5}  {cell.model}, {cell.setting}, learning rate {cell.learning_rate:g}, {seeds}")
-    if len(parts) <= 1:
+    if len(parts) <= 1 and study != "universes":
         print("the other files are listed when tuning has chosen the settings")
 
 
 _STACKED: dict[Run, Callable[..., list[pd.DataFrame]]] = {
     synthetic.run: synthetic.run_stack,
     synthetic.run_parts: synthetic.run_parts_of_stack,
+    universes.run: universes.run_stack,
 }
 """What runs several cells of a part together."""
 
 
-def _synthetic(chosen: Preset, device: torch.device, folder: Path, workers: int, most_runs: int) -> None:
-    origin = Origin.now(
-        f"python -m mmoe_lib.study synthetic --preset {chosen.name}", chosen.name, device, "synthetic"
-    )
+def _synthetic(
+    study: str, chosen: Preset, device: torch.device, folder: Path, workers: int, most_runs: int
+) -> None:
+    command = f"python -m mmoe_lib.study {study} --preset {chosen.name}"
+    origin = Origin.now(command, chosen.name, device, "synthetic")
     # One thread here as in the workers: the order of sums, and so the table, must not depend on their number.
     torch.set_num_threads(1)
-    for path, cells, run in _synthetic_parts(chosen, folder):
+    parts = _universe_parts(chosen, folder) if study == "universes" else _synthetic_parts(chosen, folder)
+    for path, cells, run in parts:
         together = _STACKED.get(run) if device.type == "cuda" else None
         stacks = together and Stacks(synthetic.alike, partial(together, device=device), most_runs)
         rows = run_cells(cells, partial(run, device=device), path, origin, workers=workers, stacks=stacks)

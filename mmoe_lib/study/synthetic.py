@@ -45,6 +45,8 @@ COMPILE_STEPS = 5_000
 """A training of fewer steps is over before its compilation would have paid."""
 COMPILE_STEPS_GPU = 20_000
 """The same on a GPU, where steps are replayed from a graph either way and compiling takes longer."""
+OTHER_CONSTANTS = ("m = 5", "m = 6", "odd", "PLE")
+"""Sets of constants with which the choice of the study's is compared."""
 _ROWS_AT_ONCE = 250
 
 
@@ -162,7 +164,7 @@ def choice_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Ce
         "fresh inputs": replace(base, inputs="fresh"),
         "Glorot": replace(base, initialiser="glorot"),
         "batch x 4": replace(base, batch_size=4 * base.batch_size),
-        **{name: replace(base, constants=name) for name in task.CONSTANTS if name != base.constants},
+        **{name: replace(base, constants=name) for name in OTHER_CONSTANTS},
     }
     cells = []
     for name, choices in variants.items():
@@ -269,14 +271,16 @@ def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
     return run_stack([cell], device)[0]
 
 
-def run_stack(cells: Sequence[Cell], device: torch.device | str = "cpu") -> list[pd.DataFrame]:
+def run_stack(
+    cells: Sequence[Cell], device: torch.device | str = "cpu", *, both_curves: bool = False
+) -> list[pd.DataFrame]:
     """The rows of each of some `alike` cells: final losses, the curve, and what the gates do; NaN where there is none.
 
     Columns: seed; diverged_step (0: never); loss_1 and loss_2 on `TEST_ROWS` fresh rows; curve_1 .. curve_50,
     task 1's training loss before each update, the mean of a fiftieth of the steps, its minibatches as good as new
     (inputs from a pool of millions, noise drawn afresh);
     gate_k_i, the mean weight of expert i for task k; gate_distance, how differently the tasks mix: the mean
-    total variation between their gates.
+    total variation between their gates. With `both_curves` also second_curve_1 .. second_curve_50, task 2's.
     """
     ensemble, history = train_stack(cells, device, progress=False)
     losses, gates, distance = _measure(ensemble, cells)
@@ -288,6 +292,8 @@ def run_stack(cells: Sequence[Cell], device: torch.device | str = "cpu") -> list
     }
     for point, values in enumerate(history.losses[:POINTS], start=1):
         columns[f"curve_{point}"] = values[:, 0].tolist()
+        if both_curves:
+            columns[f"second_curve_{point}"] = values[:, 1].tolist()
     for k in range(2):
         for i in range(gates.shape[2]):
             columns[f"gate_{k + 1}_{i + 1}"] = gates[:, k, i].tolist()

@@ -36,6 +36,10 @@ class Drawn(Protocol):
         """Minibatch `number`, a 0-dim int64 tensor on the batches' device, by tensor operations alone."""
         ...
 
+    def part(self, start: int, stop: int) -> Drawn:
+        """The minibatches of the runs from start to stop - 1."""
+        ...
+
 
 def check_finite(name: str, values: Tensor) -> None:
     """Raise ValueError naming the first entry of a (N, ...) tensor that is NaN or infinite."""

@@ -66,6 +66,14 @@ class Ensemble:
     def __len__(self) -> int:
         return len(self.seeds)
 
+    def part(self, start: int, stop: int) -> Ensemble:
+        """The runs from start to stop - 1 as an ensemble of the same memory: what moves one moves the other."""
+        part = copy.copy(self)
+        part.seeds = self.seeds[start:stop]
+        part.parameters = {name: value[start:stop] for name, value in self.parameters.items()}
+        part.buffers = {name: value[start:stop] for name, value in self.buffers.items()}
+        return part
+
     def module(self, run: int) -> nn.Module:
         """Run r as an ordinary module, a copy with its present weights."""
         module = copy.deepcopy(self._module).requires_grad_(True)

@@ -37,6 +37,8 @@ class TrainingSettings:
         patience: Evaluations without improvement after which a run stops; None never stops early.
         compile: Compile loss, gradient and update into one step; it takes some seconds on a CPU and half a minute on
             a GPU. Without a compiler: a warning, and plain steps. On a GPU steps are replayed from a graph either way.
+        tune: With `compile`, on a GPU: measure which kernels are the fastest, which takes a minute more and is worth
+            it for trainings of ten.
         balancer: Decides how much each task's gradient counts; None takes their plain sum.
         on_divergence: What happens when a run's loss is no longer finite. "raise" stops all runs; "record" notes
             the step in the history and lets the others go on, as if they had been trained without it.
@@ -55,6 +57,7 @@ class TrainingSettings:
     higher_is_better: bool = True
     patience: int | None = None
     compile: bool = False
+    tune: bool = False
     balancer: Balancer | None = None
     on_divergence: str = "raise"
 
@@ -124,7 +127,7 @@ def train(
         if settings.balancer
         else Step(ensemble, loss, learning_rates, settings.optimiser)
     )
-    advance = advance_of(step_of, batches, compile=settings.compile)
+    advance = advance_of(step_of, batches, compile=settings.compile, tune=settings.tune)
     history = History(ensemble.seeds)
     stopping = _EarlyStopping(ensemble, settings)
     divergence = _Divergence(ensemble, settings)

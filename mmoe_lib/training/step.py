@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,14 @@ class Step:
             name: tuple(torch.zeros_like(value) for _ in range(optimiser.buffers))
             for name, value in ensemble.parameters.items()
         }
+
+    def part(self, start: int, stop: int) -> Step:
+        """The step of the runs from start to stop - 1, on the same memory."""
+        part = copy.copy(self)
+        part.ensemble = self.ensemble.part(start, stop)
+        part.learning_rates = self.learning_rates[start:stop]
+        part.kept = {name: tuple(one[start:stop] for one in kept) for name, kept in self.kept.items()}
+        return part
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Move every run by one step; returns its losses before it, (R, K), and the sum of inputs and labels.

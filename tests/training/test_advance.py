@@ -7,6 +7,7 @@ when the step meets a shape, layout or number type that it has not met before; s
 import copy
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 
 import pytest
@@ -58,16 +59,20 @@ class StandIn:
     def __init__(self, step: Step, *, fails: bool = False) -> None:
         self.step, self.fails, self.captured, self.capturing = step, fails, 0, False
         self.seen: set[object] = set()
-        update = step.update
 
-        def watched(*given: Tensor) -> Tensor:
-            layouts = tuple((tuple(value.shape), value.stride(), value.dtype) for value in given)
-            if self.capturing and layouts not in self.seen:
-                raise RuntimeError("operation not permitted when stream is capturing")
-            self.seen.add(layouts)
-            return update(*given)
+    def watch(self, graphed: Graphed) -> Graphed:
+        """Look at what the lanes' steps are called with."""
+        self.graphed = graphed
+        for lane in graphed.lanes:
+            lane.step.update = partial(self._watched, lane.step.update)  # type: ignore[method-assign]
+        return graphed
 
-        step.update = watched  # type: ignore[method-assign]
+    def _watched(self, update: Callable[..., Tensor], *given: Tensor) -> Tensor:
+        layouts = tuple((tuple(value.shape), value.stride(), value.dtype) for value in given)
+        if self.capturing and layouts not in self.seen:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.seen.add(layouts)
+        return update(*given)
 
     def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
         """As a capture, leaves everything as it was."""
@@ -75,7 +80,7 @@ class StandIn:
             raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand a page more")
         state = [*self.step.ensemble.parameters.values(), *(t for kept in self.step.kept.values() for t in kept)]
         before = copy.deepcopy(state)
-        counted = (self.graphed.time.clone(), self.graphed.number.clone())
+        counted = [(lane.time.clone(), lane.number.clone()) for lane in self.graphed.lanes]
         self.capturing = True
         try:
             function()
@@ -83,29 +88,37 @@ class StandIn:
             self.capturing = False
             for value, old in zip(state, before, strict=True):
                 value.copy_(old)
-            self.graphed.time.copy_(counted[0])
-            self.graphed.number.copy_(counted[1])
+            for lane, (time, number) in zip(self.graphed.lanes, counted, strict=True):
+                lane.time.copy_(time)
+                lane.number.copy_(number)
         self.captured += 1
         return function
 
-    graphed: Graphed
-
 
 def _graphed(
-    ensemble: Ensemble, batches: Iterator[tuple[Tensor, Tensor]], *, fails: bool = False, **settings: Optimiser
+    ensemble: Ensemble,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    *,
+    fails: bool = False,
+    optimiser: Optimiser | None = None,
+    lanes: int = 2,
 ) -> tuple[Graphed, StandIn]:
-    step = _step(ensemble, **settings)
+    step = _step(ensemble, optimiser)
     stand_in = StandIn(step, fails=fails)
-    stand_in.graphed = Graphed(step, batches, compile=False, capture=stand_in)
-    return stand_in.graphed, stand_in
+    graphed = Graphed(step, batches, options=None, capture=stand_in, lanes=lanes)
+    return stand_in.watch(graphed), stand_in
 
 
 @pytest.mark.parametrize("optimiser", [Adam(), SGD()])
+@pytest.mark.parametrize("lanes", [1, 3])
 @pytest.mark.parametrize("counts", [(2, 1, 1, 43, 5, 20), (100,)])
-def test_graphs_of_many_steps_train_as_plain_steps_do(counts: tuple[int, ...], optimiser: Optimiser) -> None:
+def test_graphs_of_many_steps_train_as_plain_steps_do(
+    counts: tuple[int, ...], lanes: int, optimiser: Optimiser
+) -> None:
     plain, graphed = _ensemble(), _ensemble()
     by_hand = _step(plain, optimiser)
-    advance, stand_in = _graphed(graphed, _drawn(), optimiser=optimiser)
+    advance, stand_in = _graphed(graphed, _drawn(), optimiser=optimiser, lanes=lanes)
+    assert len(advance.lanes) == lanes
     batches, first = _drawn(), 1
     for count in counts:
         losses, sums = advance(first, count)
@@ -193,7 +206,7 @@ def test_a_compilation_that_fails_ends_in_one_warning_and_steps_that_are_capture
     from torch._dynamo.exc import BackendCompilerFailed
 
     def broken(*_: object, **__: object) -> Callable[[], object]:
-        def fails() -> object:
+        def fails(_: object) -> object:
             raise BackendCompilerFailed(lambda: None, RuntimeError("no ptxas"), [])  # type: ignore[arg-type]
 
         return fails
@@ -201,7 +214,8 @@ def test_a_compilation_that_fails_ends_in_one_warning_and_steps_that_are_capture
     monkeypatch.setattr(module, "_compiled", broken)
     step = _step(_ensemble())
     stand_in = StandIn(step)
-    advance = stand_in.graphed = Graphed(step, _drawn(), compile=True, capture=stand_in)
+    advance = Graphed(step, _drawn(), options={}, capture=stand_in)
+    stand_in.graphed = advance
     with pytest.warns(UserWarning, match="compiling the training step failed, expected it to work") as caught:
         losses, _ = advance(1, 30)
     assert len(caught) == 1
@@ -240,6 +254,25 @@ def test_ten_models_in_one_process_are_all_compiled() -> None:
         settings = TrainingSettings(2, compile=True)
         train(ensemble, epochs(x, x[:, :1], 8), squared_error, settings, progress=False)
     assert counters["stats"]["unique_graphs"] == 10
+
+
+@pytest.mark.filterwarnings("ignore:compile is True but there is no C")
+def test_what_is_compiled_for_one_lane_serves_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    true_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **_: true_compile(f, backend="eager", dynamic=False))
+    ensemble = Ensemble(lambda g: paper_model("MMoE")(100, 2, generator=g), range(6), dtype=torch.float64)
+    rates = torch.full((6,), 1e-3, dtype=torch.float64)
+    weights = _drawn().weights[:1].expand(6, -1, -1)
+    stand_in = StandIn(Step(ensemble, squared_error, rates, Adam()))
+    drawn = synthetic.DrawnStream(weights, range(6), 8)
+    advance = stand_in.graphed = Graphed(stand_in.step, drawn, options={}, capture=stand_in, lanes=2)
+    losses, _ = advance(1, 25)
+    assert len(advance.lanes) == 2
+    assert losses.shape == (25, 6, 2)
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 # --- on a GPU ---------------------------------------------------------------------------------------
