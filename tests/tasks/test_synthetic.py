@@ -11,9 +11,9 @@ import pytest
 import torch
 from scipy import integrate, stats
 
+from companion.study.calibration import calibrate, implied_signal_variance, largest_deviation
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.tasks import synthetic
-from mmoe_lib.tasks.calibration import calibrate, implied_signal_variance, largest_deviation
 from mmoe_lib.tasks.synthetic import CALIBRATED, PLE, Constants
 
 PAPER = pd.read_csv(Path(__file__).parents[2] / "data" / "paper" / "figure2_label_correlation.csv")

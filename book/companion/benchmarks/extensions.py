@@ -1,4 +1,4 @@
-"""What do the extensions of chapter 6 cost? python -m mmoe_lib.extension_benchmark measures it here.
+"""What do the extensions of chapter 6 cost? python -m companion.benchmarks extensions measures it here.
 
 Models of one size, 8 experts of 16 units, on inputs as wide as those of Census-Income; all take turns in one process
 with one thread, and ratios compare a model with MMoE in the same round. Balancers are measured on MMoE's training
@@ -7,8 +7,6 @@ step in the same way.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from itertools import count
 from typing import Any
 
@@ -17,12 +15,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mmoe_lib.benchmark import CENSUS_INPUTS, Work
+from companion.benchmarks.measure import Benchmark, Settings, Work, interleaved, measure_apart
+from companion.benchmarks.random_people import CENSUS_INPUTS, random_people
+from companion.study.extensions.rare_labels import BALANCERS, PLAIN, REMEDIES
 from mmoe_lib.models import count_multiply_adds, count_parameters
+from mmoe_lib.models.extensions.registry import EXTENSIONS, noise_columns
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.serving_benchmark import Settings, add_arguments, interleaved, run_command
-from mmoe_lib.study.extensions.models import EXTENSIONS, noise_columns
-from mmoe_lib.study.extensions.rare_labels import BALANCERS, PLAIN, REMEDIES
 from mmoe_lib.training import Adam, Ensemble, binary_cross_entropy
 from mmoe_lib.training.step import BalancedStep, Step
 
@@ -35,8 +33,7 @@ SERVED_ROWS = 1000
 
 def _batch(columns: int = 0) -> tuple[Tensor, Tensor]:
     generator = seeded_generator(0, "benchmark")
-    x = (torch.rand(BATCH_SIZE, CENSUS_INPUTS, generator=generator) < 33 / CENSUS_INPUTS).float()
-    y = (torch.rand(BATCH_SIZE, TASKS, generator=generator) < 0.3).float()
+    x, y = random_people(BATCH_SIZE, generator)
     return torch.cat([x, torch.rand(BATCH_SIZE, columns, generator=generator)], dim=1), y
 
 
@@ -134,12 +131,11 @@ def show(rows: pd.DataFrame) -> str:
     return shown.to_string(index=False)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure what the extensions cost to train and to serve, relative to MMoE."""
-    parser = argparse.ArgumentParser(prog="python -m mmoe_lib.extension_benchmark", description=main.__doc__)
-    add_arguments(parser, rounds=9, seconds=0.3)
-    return run_command("extension_benchmark", parser.parse_args(arguments), measure, show)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+BENCHMARK = Benchmark(
+    "extensions",
+    "What do the extensions cost to train and to serve, relative to MMoE?",
+    lambda settings, options: measure_apart(measure, settings),
+    show,
+    rounds=9,
+    seconds=0.3,
+)

@@ -1,8 +1,8 @@
-"""How fast do rankers train, against code as it is usually written? python -m mmoe_lib.ranking_benchmark measures it.
+"""How fast do rankers train, against code as it is usually written? python -m companion.benchmarks ranking measures it.
 
 The model is the MMoE ranker of the recommendation study, batches have 1024 rows, the optimiser is Adam, and the log
 is random, of KuaiRand-Pure's shape. All contenders train in one process with one thread, in turn, in rounds of
-random order (`serving_benchmark.interleaved`). What is compared is rows a second, of all runs together:
+random order (`measure.interleaved`). What is compared is rows a second, of all runs together:
 
 - a plain loop with a `DataLoader`: one embedding module a feature, lists of experts, gates and towers, as
   libraries in the manner of DeepCTR-Torch build them and as their users train them;
@@ -12,11 +12,8 @@ random order (`serving_benchmark.interleaved`). What is compared is rows a secon
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from functools import partial
 from itertools import count
 from typing import Any
@@ -27,11 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mmoe_lib.benchmark import Work
-from mmoe_lib.serving_benchmark import Settings, add_arguments, interleaved, kuairand_tables, run_command
-from mmoe_lib.streaming_benchmark import random_impressions
-from mmoe_lib.study.kuairand import (
-    BATCH_SIZE,
+from companion.benchmarks.measure import Benchmark, Settings, Work, interleaved, measure_apart
+from companion.benchmarks.random_log import kuairand_tables, random_log
+from companion.study.kuairand import BATCH_SIZE
+from companion.study.rankers import (
     EMBEDDING_WIDTH,
     EXPERTS,
     LOWER_UNITS,
@@ -40,8 +36,8 @@ from mmoe_lib.study.kuairand import (
     TOWER_UNITS,
     build_ranker,
 )
-from mmoe_lib.tasks.kuairand_columns import USER_SPARSE, VIDEO_SPARSE
-from mmoe_lib.tasks.kuairand_features import NUM_OUTCOMES, FeatureTables, Impressions
+from mmoe_lib.tasks.kuairand.columns import USER_SPARSE, VIDEO_SPARSE
+from mmoe_lib.tasks.kuairand.features import NUM_OUTCOMES, FeatureTables, Impressions
 from mmoe_lib.training import Adam, Ensemble, binary_cross_entropy
 from mmoe_lib.training.batches import joined_epochs
 from mmoe_lib.training.ensemble import checked_device
@@ -127,13 +123,6 @@ def plain_inputs(x: Tensor, names: tuple[str, ...], slices: Mapping[str, tuple[i
     """Inputs (B, S + F) with ids that count from 0 in each feature instead of through one table."""
     starts = torch.tensor([slices[_table_name(name)][0] for name in names], dtype=x.dtype, device=x.device)
     return torch.cat([x[:, : len(names)] - starts, x[:, len(names) :]], dim=1)
-
-
-def random_log(features: FeatureTables, num_rows: int) -> Impressions:
-    """A random log in one piece."""
-    pieces = list(random_impressions(features, num_rows))
-    names = [field.name for field in fields(Impressions)]
-    return Impressions(**{name: torch.cat([getattr(piece, name) for piece in pieces]) for name in names})
 
 
 def plain_batches(kind: str, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -250,12 +239,11 @@ def show(rows: pd.DataFrame) -> str:
     return shown.to_string(index=False)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Compare training of the MMoE ranker with plain loops: rows a second at batch 1024."""
-    parser = argparse.ArgumentParser(prog="python -m mmoe_lib.ranking_benchmark", description=main.__doc__)
-    add_arguments(parser, rounds=7, seconds=2.0)
-    return run_command("ranking_benchmark", parser.parse_args(arguments), measure, show)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+BENCHMARK = Benchmark(
+    "ranking",
+    "How fast does the MMoE ranker train, against plain loops at batch 1024?",
+    lambda settings, options: measure_apart(measure, settings),
+    show,
+    rounds=7,
+    seconds=2.0,
+)

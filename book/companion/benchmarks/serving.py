@@ -1,4 +1,4 @@
-"""What does each method of section 6.4 cost to serve? python -m mmoe_lib.serving_benchmark measures it here.
+"""What does each method of section 6.4 cost to serve? python -m companion.benchmarks serving measures it here.
 
 All methods are measured in one process with one thread. In each round every method answers for a moment, the
 methods in random order, so that a machine whose speed drifts is slow for all of them alike; ratios compare a method
@@ -7,30 +7,22 @@ with Shared-Bottom in the same round. A request is one user with some candidate 
 
 from __future__ import annotations
 
-import argparse
 import copy
-import sys
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from itertools import cycle
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from mmoe_lib.benchmark import Work, work_for
+from companion.benchmarks.measure import Benchmark, Settings, Work, interleaved, measure_apart
+from companion.benchmarks.random_log import kuairand_tables, requests
+from companion.study.rankers import METHODS, build_ranker
 from mmoe_lib.export import export_model
 from mmoe_lib.models import Ranker, count_multiply_adds, count_parameters
-from mmoe_lib.progress import progress_bar
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.streaming_benchmark import random_impressions, random_tables
-from mmoe_lib.study.kuairand import METHODS, build_ranker
-from mmoe_lib.study.origin import Origin
-from mmoe_lib.study.workers import WorkerDiedError, Workers
-from mmoe_lib.tasks.kuairand_features import FeatureTables
 from mmoe_lib.training.ensemble import checked_device
 
 REFERENCE = "Shared-Bottom"
@@ -39,58 +31,6 @@ REQUEST_ROWS = (1, 1000)
 
 THROUGHPUT_ROWS = 4096
 """Rows of a batch that is computed for its own sake, as when a catalogue is scored overnight."""
-
-NUM_REQUESTS = 16
-"""Requests that a method answers in turn, so that none finds all its vectors in the nearest cache."""
-
-Key = TypeVar("Key", bound=Hashable)
-Measured = tuple[float, float, float]
-"""How much was done a second, and the 50th and 99th percentile of the milliseconds a call took."""
-
-
-def kuairand_tables() -> FeatureTables:
-    """Random feature tables with as many ids as the encoding of the 1,045,516 rows of KuaiRand-Pure: 40,311."""
-    return random_tables(num_users=27_285, num_videos=11_368)
-
-
-def requests(
-    features: FeatureTables, rows: int, number: int = NUM_REQUESTS, *, seed: int = 0
-) -> list[Tensor]:
-    """Inputs (rows, S + F) of so many requests, each one user with `rows` random candidates."""
-    (drawn,) = random_impressions(features, rows * number, seed=seed)
-    inputs = []
-    for start in range(0, rows * number, rows):
-        # What is known of the user is the same in all rows of a request.
-        user = {
-            name: getattr(drawn, name)[start].expand(len(drawn)) for name in ("user", "previous", "outcome")
-        }
-        x, _ = features.rows(replace(drawn, **user), slice(start, start + rows))
-        inputs.append(x)
-    return inputs
-
-
-def interleaved(
-    works: Mapping[Key, Work],
-    rounds: int,
-    seconds: float,
-    device: torch.device | str = "cpu",
-    *,
-    seed: int = 0,
-    progress: bool = True,
-) -> dict[Key, list[Measured]]:
-    """Let every work run for some seconds in each round, in an order drawn anew; what each round measured.
-
-    A first round of a few calls each, which is not counted, warms up.
-    """
-    for work in progress_bar(works.values(), label="warming up", unit="work", show=progress):
-        for _ in range(3):
-            work()
-    keys, measured = list(works), {key: list[Measured]() for key in works}
-    generator = seeded_generator(seed, "order of the works")
-    for _ in progress_bar(range(rounds), label="measuring", unit="round", show=progress):
-        for at in torch.randperm(len(keys), generator=generator).tolist():
-            measured[keys[at]].append(work_for(works[keys[at]], seconds, str(device)))
-    return measured
 
 
 def _answering(model: Callable[[Tensor], Tensor], inputs: list[Tensor]) -> Work:
@@ -105,29 +45,6 @@ def _answering(model: Callable[[Tensor], Tensor], inputs: list[Tensor]) -> Work:
         return rows
 
     return work
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How much is measured.
-
-    Attributes:
-        rounds: Of which the table shows medians.
-        seconds: Of each measurement in a round.
-        device: Where.
-        progress: Show progress bars.
-    """
-
-    rounds: int = 15
-    seconds: float = 0.5
-    device: str = "cpu"
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1 or self.seconds <= 0:
-            raise ValueError(
-                f"rounds is {self.rounds} and seconds {self.seconds}, expected 1 or more, and more than 0"
-            )
 
 
 def measure(settings: Settings) -> pd.DataFrame:
@@ -192,16 +109,6 @@ def _row(name: str, model: Ranker, table: Mapping[tuple[str, str, int], Any]) ->
     return row
 
 
-def measure_apart(function: Callable[[Settings], pd.DataFrame], settings: Settings) -> pd.DataFrame:
-    """What a function measures in a fresh process, which starts with `mmoe_lib.study.workers.fast_environment`.
-
-    Raises:
-        WorkerDiedError: If the process died.
-    """
-    ((_, rows),) = Workers(function, 1).results([settings])
-    return rows
-
-
 def show(rows: pd.DataFrame) -> str:
     """The rows of `measure` as a table of text."""
     shown = rows[["model", "parameters", "multiply_adds"]].astype(object)
@@ -221,44 +128,11 @@ def show(rows: pd.DataFrame) -> str:
     return shown.to_string(index=False)
 
 
-def add_arguments(parser: argparse.ArgumentParser, rounds: int, seconds: float) -> None:
-    """The arguments of a benchmark that is measured in rounds."""
-    parser.add_argument(
-        "--rounds", type=int, default=rounds, help=f"of which the table shows medians (default {rounds})"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=seconds, help=f"of each measurement and round (default {seconds:g})"
-    )
-    parser.add_argument("--csv", type=Path, help="also write the rows with their origin there")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-
-
-def run_command(
-    name: str,
-    options: argparse.Namespace,
-    function: Callable[[Settings], pd.DataFrame],
-    show: Callable[[pd.DataFrame], str],
-) -> int:
-    """Measure apart with the options of `add_arguments`, print the table, write the file; the exit status."""
-    try:
-        device = checked_device(options.device)
-        rows = measure_apart(function, Settings(options.rounds, options.seconds, str(device)))
-        print(show(rows))
-        if options.csv is not None:
-            origin = Origin.now(f"python -m mmoe_lib.{name}", "-", device, "synthetic")
-            rows.round(4).assign(**origin.columns()).to_csv(options.csv, index=False)
-    except (ValueError, OSError, WorkerDiedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Measure what each method of the recommendation study costs to serve, relative to Shared-Bottom."""
-    parser = argparse.ArgumentParser(prog="python -m mmoe_lib.serving_benchmark", description=main.__doc__)
-    add_arguments(parser, rounds=15, seconds=0.5)
-    return run_command("serving_benchmark", parser.parse_args(arguments), measure, show)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+BENCHMARK = Benchmark(
+    "serving",
+    "What does each method of the recommendation study cost to serve, relative to Shared-Bottom?",
+    lambda settings, options: measure_apart(measure, settings),
+    show,
+    rounds=15,
+    seconds=0.5,
+)

@@ -1,4 +1,4 @@
-"""Does a log that memory does not hold train as fast? python -m mmoe_lib.streaming_benchmark measures it.
+"""Does a log that memory does not hold train as fast? python -m companion.benchmarks streaming measures it.
 
 Three processes train the same MMoE ranker with Adam on batches of 1024: on a log held in memory, on the same log
 streamed from disk, and on one so many times as long, streamed. All wait; in each round each is let run for some
@@ -14,13 +14,10 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,83 +28,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from companion.benchmarks.measure import Benchmark, Settings, peak_memory
+from companion.benchmarks.random_log import CHUNK, random_impressions, random_tables
+from companion.study.rankers import build_ranker
+from companion.study.workers import WorkerDiedError, fast_environment
 from mmoe_lib.models import Ranker
 from mmoe_lib.progress import progress_bar
-from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.study.kuairand import build_ranker
-from mmoe_lib.study.origin import Origin
-from mmoe_lib.study.workers import WorkerDiedError, fast_environment
-from mmoe_lib.tasks.kuairand_columns import (
-    PREVIOUS_SPARSE,
-    USER_DENSE,
-    USER_SPARSE,
-    VIDEO_DENSE,
-    VIDEO_SPARSE,
-)
-from mmoe_lib.tasks.kuairand_features import NUM_OUTCOMES, FeatureTables, Impressions
-from mmoe_lib.tasks.kuairand_history import HISTORY
-from mmoe_lib.tasks.kuairand_store import ImpressionStore, open_store, write
+from mmoe_lib.tasks.kuairand.features import FeatureTables
+from mmoe_lib.tasks.kuairand.store import ImpressionStore, open_store, write
 from mmoe_lib.training import Adam, Ensemble, binary_cross_entropy
 from mmoe_lib.training.batches import joined_epochs
 from mmoe_lib.training.step import Step
 from mmoe_lib.training.streaming import streamed_epochs
 
-NUM_USERS, NUM_VIDEOS = 27_000, 7_500
 BATCH = 1024
-CHUNK = 1 << 18
-"""Rows that are drawn and written at a time."""
-
-
-def random_tables(
-    num_users: int = NUM_USERS, num_videos: int = NUM_VIDEOS, *, seed: int = 0
-) -> FeatureTables:
-    """Feature tables of KuaiRand's widths: ids of users and videos their own, all else drawn at random."""
-    generator = seeded_generator(seed, "feature tables")
-    start = 0
-
-    def table(rows: int, names: tuple[str, ...], dense: int) -> Tensor:
-        nonlocal start
-        ids = torch.empty(rows, len(names))
-        for at, name in enumerate(names):
-            values = rows if name in ("user_id", "video_id") else 50
-            ids[:, at] = start + (
-                torch.arange(rows) if values == rows else torch.randint(values, (rows,), generator=generator)
-            )
-            start += values
-        return torch.cat([ids, torch.rand(rows, dense, generator=generator)], dim=1)
-
-    users = table(num_users + 1, USER_SPARSE, len(USER_DENSE))
-    videos = table(num_videos + 2, VIDEO_SPARSE, len(VIDEO_DENSE))
-    return FeatureTables(
-        user_table=users,
-        video_table=videos,
-        num_user_sparse=len(USER_SPARSE),
-        num_video_sparse=len(VIDEO_SPARSE),
-        vocabulary=start + NUM_OUTCOMES,
-        outcome_start=start,
-        sparse_names=(*USER_SPARSE, *VIDEO_SPARSE, *PREVIOUS_SPARSE, "previous_outcome"),
-        dense_names=(*USER_DENSE, *VIDEO_DENSE, *HISTORY),
-    )
-
-
-def random_impressions(features: FeatureTables, num_rows: int, *, seed: int = 0) -> Iterator[Impressions]:
-    """A log of random impressions in pieces of `CHUNK` rows, sorted by user as the real one is.
-
-    About 35 % are watched for long and 2 % are liked, whatever the inputs.
-    """
-    users, videos = len(features.user_table), len(features.video_table)
-    for start in range(0, num_rows, CHUNK):
-        rows = min(CHUNK, num_rows - start)
-        generator = seeded_generator(seed, f"impressions from {start}")
-        draw = partial(torch.rand, generator=generator)
-        yield Impressions(
-            user=((start + torch.arange(rows)) * users // num_rows).int(),
-            video=torch.randint(videos - 2, (rows,), generator=generator).int(),
-            previous=torch.randint(videos, (rows,), generator=generator).int(),
-            outcome=torch.randint(NUM_OUTCOMES, (rows,), generator=generator).to(torch.uint8),
-            history=draw(rows, len(HISTORY)),
-            labels=(draw(rows, 2) < torch.tensor([0.35, 0.02])).to(torch.uint8),
-        )
 
 
 @dataclass(frozen=True)
@@ -137,20 +71,6 @@ class Contender:
 def ranker(features: FeatureTables) -> Callable[[torch.Generator], Ranker]:
     """The model that is trained: MMoE of the recommendation study."""
     return build_ranker("MMoE", len(features.sparse_names), len(features.dense_names), features.vocabulary)
-
-
-def peak_memory() -> int:
-    """Most bytes that this process has held in memory so far, pages of mapped files included.
-
-    From /proc where there is one: what getrusage gives a process begins, on Linux, with the peak of the one that
-    started it.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _contend(contender: Contender, pipe: Connection) -> None:
@@ -317,34 +237,35 @@ def run(
         return measure(contenders, rounds, seconds, progress=progress)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Compare training from memory with training from disk: rows a second and peak memory."""
-    parser = argparse.ArgumentParser(prog="python -m mmoe_lib.streaming_benchmark", description=main.__doc__)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows", type=int, default=1_000_000, help="of the short log (default 1,000,000, as KuaiRand-Pure)"
     )
     parser.add_argument(
         "--times", type=int, default=100, help="how often the long log holds as many (default 100, 4 GB)"
     )
-    parser.add_argument(
-        "--rounds", type=int, default=7, help="of which the table shows the median (default 7)"
-    )
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each training and round (default 20)")
     parser.add_argument("--folder", type=Path, help="where the logs are written (default: the system's /tmp)")
-    parser.add_argument("--csv", type=Path, help="also write the rows with their origin there")
-    options = parser.parse_args(arguments)
-    try:
-        rows = run(options.rows, options.times, options.rounds, options.seconds, options.folder)
-        print(show(rows))
-        if options.csv is not None:
-            command = f"python -m mmoe_lib.streaming_benchmark --rows {options.rows} --times {options.times}"
-            origin = Origin.now(command, "-", torch.device("cpu"), "synthetic")
-            rows.round(4).assign(**origin.columns()).to_csv(options.csv, index=False)
-    except (ValueError, OSError, WorkerDiedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _measured(settings: Settings, options: argparse.Namespace) -> pd.DataFrame:
+    return run(
+        options.rows,
+        options.times,
+        settings.rounds,
+        settings.seconds,
+        options.folder,
+        progress=settings.progress,
+    )
+
+
+BENCHMARK = Benchmark(
+    "streaming",
+    "Does a log that memory does not hold train as fast: rows a second and peak memory?",
+    _measured,
+    show,
+    rounds=7,
+    seconds=20.0,
+    add_arguments=_add_arguments,
+    told=lambda options: f" --rows {options.rows} --times {options.times}",
+    on_gpu=False,
+)

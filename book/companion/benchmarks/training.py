@@ -1,7 +1,7 @@
-"""How fast are many runs as one computation? python -m mmoe_lib.benchmark measures it on this machine.
+"""How fast are many runs as one computation? python -m companion.benchmarks training measures it here.
 
-`synthetic` (the default) measures the models of section 5.1, `census` the seven methods at the settings that tuning
-chose for the income group, on random inputs of the census shape.
+`training` measures the models of section 5.1, `census` the seven methods at the settings that tuning chose for the
+income group, on random inputs of the census shape.
 
 Every contender is a process of its own that is ready and waits; in each round each is let run for a moment,
 one after another, so that a machine whose speed drifts is slow for all of them alike. The table shows medians.
@@ -15,12 +15,10 @@ import multiprocessing
 import os
 import resource
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import count
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,21 +26,21 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from companion.benchmarks.measure import Benchmark, Settings, Work, work_for
+from companion.benchmarks.random_people import CENSUS_INPUTS, random_people
+from companion.checkout import ROOT
+from companion.study.cells import read_rows
+from companion.study.search_space import METHODS, build, read_settings
+from companion.study.tuning import best_settings
+from companion.study.workers import fast_environment
 from mmoe_lib.models import L2Constrained, count_multiply_adds, paper_model
 from mmoe_lib.progress import progress_bar
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.study.cells import read_rows
-from mmoe_lib.study.origin import ROOT, Origin
-from mmoe_lib.study.search_space import METHODS, build, read_settings
-from mmoe_lib.study.tuning import best_settings
-from mmoe_lib.study.workers import fast_environment
 from mmoe_lib.tasks.synthetic import InputPool, make_labels, stream, task_weights
 from mmoe_lib.training import Adam, Ensemble, binary_cross_entropy, epochs, squared_error
-from mmoe_lib.training.ensemble import checked_device
 from mmoe_lib.training.step import Step, fast_step
 
 P = 0.5
-CENSUS_INPUTS = 517
 CENSUS_BATCH = 1024
 PEAK_SIZE = 1024
 """Side of the square matrices whose product is this machine's peak."""
@@ -123,10 +121,6 @@ def training_flops(contender: Contender) -> int:
     return 2 * contender.batch * (2 * forward + forward - reads_x)
 
 
-Work = Callable[[], int]
-"""Does a little and says how many steps, requests or operations that was."""
-
-
 def _matmul(contender: Contender) -> Work:
     a, b = torch.randn(2, PEAK_SIZE, PEAK_SIZE, device=contender.device)
     product = torch.empty_like(a)
@@ -163,8 +157,7 @@ def _plain_loop(contender: Contender) -> Work:
 def _census_batches(contender: Contender) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows with as many ones as an encoded person has, the same for all runs."""
     generator = seeded_generator(0, "benchmark")
-    x = (torch.rand(20 * CENSUS_BATCH, CENSUS_INPUTS, generator=generator) < 33 / CENSUS_INPUTS).float()
-    y = (torch.rand(len(x), 2, generator=generator) < 0.3).float()
+    x, y = random_people(20 * CENSUS_BATCH, generator)
     return epochs(x.to(contender.device), y.to(contender.device), contender.batch)
 
 
@@ -242,22 +235,6 @@ def _contend(contender: Contender, pipe: Connection) -> None:
             pipe.send(peak)
             return
         pipe.send(work_for(work, seconds, contender.device))
-
-
-def work_for(work: Work, seconds: float, device: str) -> tuple[float, float, float]:
-    """How much is done a second, and the 50th and 99th percentile of the milliseconds a call takes."""
-    done, times = 0, []
-    start = before = time.perf_counter()
-    while before - start < seconds:
-        done += work()
-        now = time.perf_counter()
-        times.append(now - before)
-        before = now
-    if device != "cpu":
-        torch.cuda.synchronize()
-    elapsed = time.perf_counter() - start
-    half, most = np.percentile(times, [50, 99]) * 1e3
-    return done / elapsed, float(half), float(most)
 
 
 @dataclass
@@ -444,37 +421,27 @@ def show(rows: pd.DataFrame) -> str:
     return table.to_string(index=False)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure training and inference of the paper's models on this machine and print a table."""
-    parser = argparse.ArgumentParser(prog="python -m mmoe_lib.benchmark", description=main.__doc__)
-    parser.add_argument(
-        "study", nargs="?", default="synthetic", choices=["synthetic", "census"], help="whose models"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument(
-        "--rounds", type=int, default=7, help="of which the table shows the median (default 7)"
-    )
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each contender and round (default 1)")
-    parser.add_argument("--csv", type=Path, help="also write the rows with their origin there")
-    options = parser.parse_args(arguments)
-    try:
-        device = checked_device(options.device)
-        if options.rounds < 1 or options.seconds <= 0:
-            raise ValueError(
-                f"rounds is {options.rounds} and seconds {options.seconds}, expected 1 or more, and more than 0"
-            )
-        chosen = contenders if options.study == "synthetic" else census_contenders
-        rows = measure(list(chosen(str(device))), options.rounds, options.seconds)
-        print(show(rows))
-        if options.csv is not None:
-            command = "python -m mmoe_lib.benchmark" + (" census" if options.study == "census" else "")
-            origin = Origin.now(command, "-", device, "synthetic")
-            rows.round(4).assign(**origin.columns()).to_csv(options.csv, index=False)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def _measured(contenders_of: Callable[[str], Iterator[Contender]]) -> Callable[..., pd.DataFrame]:
+    def measured(settings: Settings, options: argparse.Namespace) -> pd.DataFrame:
+        chosen = list(contenders_of(settings.device))
+        return measure(chosen, settings.rounds, settings.seconds, progress=settings.progress)
+
+    return measured
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+SYNTHETIC = Benchmark(
+    "training",
+    "How fast are many runs as one computation, with the models of section 5.1?",
+    _measured(contenders),
+    show,
+    rounds=7,
+    seconds=1.0,
+)
+CENSUS = Benchmark(
+    "census",
+    "The same for the seven methods of chapter 4, on random inputs of the census shape.",
+    _measured(census_contenders),
+    show,
+    rounds=7,
+    seconds=1.0,
+)

@@ -4,10 +4,10 @@ A claim is a list of comparisons, and each comparison an estimate with an interv
 claim or does not. All of them support it: it holds. Some: it holds in part. None: it does not hold.
 """
 
-from mmoe_lib.claims.census import claim_9
-from mmoe_lib.claims.claim import HEADLINE_RULE, Claim, Comparison, claims_table, comparisons_table
-from mmoe_lib.claims.recommendation import claim_10, claim_11, claim_12
-from mmoe_lib.claims.scorecard import (
+from companion.claims.census import claim_9
+from companion.claims.claim import HEADLINE_RULE, Claim, Comparison, claims_table, comparisons_table
+from companion.claims.recommendation import claim_10, claim_11, claim_12
+from companion.claims.scorecard import (
     VERDICTS,
     ClaimRow,
     commands_markdown,
@@ -16,7 +16,7 @@ from mmoe_lib.claims.scorecard import (
     short_scorecard_markdown,
     verdict_counts,
 )
-from mmoe_lib.claims.synthetic import (
+from companion.claims.synthetic import (
     Runs,
     claim_1,
     claim_2,

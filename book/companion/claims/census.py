@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mmoe_lib.claims.claim import Claim, Comparison
-from mmoe_lib.results import census_paper, difference_interval, pairwise_differences
+from companion.claims.claim import Claim, Comparison
+from companion.results import census_paper, difference_interval, pairwise_differences
 
 WORST = "Tensor-Factorization"
 BY_FAR = 1.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mmoe_lib.results import show_interval
+from companion.results import show_interval
 
 HEADLINE_RULE = (
     "MMoE against Shared-Bottom where the claim compares the two, else the first pair that it names; at the least "

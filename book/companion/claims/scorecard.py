@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from mmoe_lib.claims.census import claim_9
-from mmoe_lib.claims.claim import Claim
-from mmoe_lib.claims.recommendation import claim_10, claim_11, claim_12
-from mmoe_lib.claims.synthetic import claim_8, synthetic_claims
-from mmoe_lib.results import (
+from companion.claims.census import claim_9
+from companion.claims.claim import Claim
+from companion.claims.recommendation import claim_10, claim_11, claim_12
+from companion.claims.synthetic import claim_8, synthetic_claims
+from companion.results import (
     balanced,
     histogram_runs,
     paper_losses,

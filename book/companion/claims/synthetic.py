@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from mmoe_lib.claims.claim import Claim, Comparison
-from mmoe_lib.results import paired_interval
+from companion.claims.claim import Claim, Comparison
+from companion.results import paired_interval
 
 Array = NDArray[np.float64]
 
@@ -385,7 +385,7 @@ def synthetic_claims(
     Args:
         rows: One preset of `data/results/synthetic.csv`.
         paper_losses: Last mean loss of the paper's figures 3 and 4 by model and correlation.
-        paper_runs: `mmoe_lib.results.histogram_runs` of its figure 5.
+        paper_runs: `companion.results.histogram_runs` of its figure 5.
     """
     return [claim(rows, paper_losses) for claim in _ON_MEANS] + [
         claim(rows, paper_runs) for claim in _ON_SPREADS

@@ -4,9 +4,9 @@ A title states the finding, so the chapter passes it; what is drawn from simulat
 title whatever the chapter passed. Dark text on an opaque white ground reads in light and in dark mode.
 """
 
-from mmoe_lib.figures import interactive
-from mmoe_lib.figures.census import auc_dots, change_dots, correlation_samples, label_rates, trial_dots
-from mmoe_lib.figures.extensions import (
+from companion.figures import interactive
+from companion.figures.census import auc_dots, change_dots, correlation_samples, label_rates, trial_dots
+from companion.figures.extensions import (
     against_mmoe,
     along,
     polarisation,
@@ -14,16 +14,16 @@ from mmoe_lib.figures.extensions import (
     unit_dots,
     weights_along,
 )
-from mmoe_lib.figures.models import architectures, expert_use
-from mmoe_lib.figures.recommendation import (
+from companion.figures.models import architectures, expert_use
+from companion.figures.recommendation import (
     checkpoint_dots,
     gate_bars,
     outcome_rates,
     serving_bars,
     tradeoff_curves,
 )
-from mmoe_lib.figures.style import COLOURS, CORRELATION_STYLES, MARKERS, WIDTH
-from mmoe_lib.figures.synthetic import (
+from companion.figures.style import COLOURS, CORRELATION_STYLES, MARKERS, WIDTH
+from companion.figures.synthetic import (
     calibrations,
     choice_dots,
     errors_by_place,

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from mmoe_lib.figures.style import COLOURS, MARKERS, WIDTH, finish, theme
-from mmoe_lib.results import mean_interval
+from companion.figures.style import COLOURS, MARKERS, WIDTH, finish, theme
+from companion.results import mean_interval
 
 
 def label_rates(rates: pd.DataFrame, finding: str, *, simulated: bool) -> Figure:
@@ -179,7 +179,7 @@ def change_dots(changes: Mapping[str, pd.DataFrame], finding: str) -> Figure:
     """By how many AUC points each change moves the main task, with 95 % intervals, a panel a group.
 
     Args:
-        changes: By group, `mmoe_lib.results.changes_table`: change, model, points, low, high.
+        changes: By group, `companion.results.changes_table`: change, model, points, low, high.
         finding: The title.
     """
     names = list(dict.fromkeys(name for table in changes.values() for name in table["change"]))

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-from mmoe_lib.figures.style import COLOURS, MARKERS, WIDTH, finish, theme
-from mmoe_lib.results.extensions import BETTER, NEITHER, WORSE, Comparisons, share_name
+from companion.figures.style import COLOURS, MARKERS, WIDTH, finish, theme
+from companion.results.extensions import BETTER, NEITHER, WORSE, Comparisons, share_name
 
 VERDICTS = {BETTER: ("#009E73", "^"), WORSE: ("#D55E00", "v"), NEITHER: ("#666666", "o")}
 """Colour and marker of what a difference shows."""
@@ -44,7 +44,7 @@ def against_mmoe(found: Comparisons, models: Sequence[str], finding: str) -> Fig
     """Every extension minus MMoE on both sets, with 95 % intervals: a dot left or right of MMoE's line.
 
     Args:
-        found: From `mmoe_lib.results.compare_extensions`.
+        found: From `companion.results.compare_extensions`.
         models: Rows, from top to bottom.
         finding: The title.
     """
@@ -84,7 +84,7 @@ def polarisation(found: Comparisons, models: Sequence[str], finding: str) -> Fig
     """What a regulariser does to the gates against what it does to the metric, on both sets.
 
     Args:
-        found: From `mmoe_lib.results.compare_extensions`.
+        found: From `companion.results.compare_extensions`.
         models: MMoE and its regularised forms.
         finding: The title.
     """
@@ -174,7 +174,7 @@ def rare_points(
     """Differences of both tasks' AUCs with 95 % intervals, a panel a share of positives that is kept.
 
     Args:
-        found: From `mmoe_lib.results.pressed_down` or `remedies`: share, task, points, points_low, points_high.
+        found: From `companion.results.pressed_down` or `remedies`: share, task, points, points_low, points_high.
         column: Column of the rows, "model" or "remedy".
         xlabel: Says what is subtracted.
         finding: The title.
@@ -208,7 +208,7 @@ def unit_dots(found: pd.DataFrame, finding: str) -> Figure:
     """Losses of both tasks with 95 % intervals under every way to balance them, a panel a unit of task 2.
 
     Args:
-        found: From `mmoe_lib.results.unit_losses`.
+        found: From `companion.results.unit_losses`.
         finding: The title.
     """
     units, names = list(dict.fromkeys(found["unit"])), list(dict.fromkeys(found["remedy"]))
@@ -246,7 +246,7 @@ def weights_along(panels: Mapping[str, pd.DataFrame], finding: str) -> Figure:
     """The rare task's share of the two weights along training, a line a balancer, with 95 % intervals as bands.
 
     Args:
-        panels: By panel title, from `mmoe_lib.results.along_training` with "weight".
+        panels: By panel title, from `companion.results.along_training` with "weight".
         finding: The title.
     """
     with theme():

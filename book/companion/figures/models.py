@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from mmoe_lib.figures.style import WIDTH, finish, theme
+from companion.figures.style import WIDTH, finish, theme
 
 _Point = tuple[float, float]
 

@@ -15,9 +15,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy import stats
 
-from mmoe_lib.figures.models import TASK_COLOURS
-from mmoe_lib.figures.style import COLOURS, LINES, MARKERS, WIDTH, finish, theme
-from mmoe_lib.results import mean_interval, serving_row, summarise
+from companion.figures.models import TASK_COLOURS
+from companion.figures.style import COLOURS, LINES, MARKERS, WIDTH, finish, theme
+from companion.results import mean_interval, serving_row, summarise
 
 _MEASURES = {"auc": "engagement AUC", "r2": "engagement R²"}
 _MARKED = (0.0, 0.5, 1.0)
@@ -86,7 +86,7 @@ def checkpoint_dots(
         finding: The title.
         simulated: Whether the impressions are the stand-in.
         measure: "auc" or "r2".
-        paper: `mmoe_lib.results.recommendation_paper()`, drawn in a panel of its own; left out for simulated data.
+        paper: `companion.results.recommendation_paper()`, drawn in a panel of its own; left out for simulated data.
     """
     models, settings = _drawn_models(rows), list(dict.fromkeys(rows["setting"]))
     columns = [f"test_engagement_{measure}_{third}" for third in (1, 2, 3)]
@@ -129,9 +129,9 @@ def gate_bars(use: pd.DataFrame, paper: pd.DataFrame, finding: str, *, simulated
     """Figure 6: mean gate weight of each expert and task, ours with 95 % intervals over runs beside the paper's.
 
     Args:
-        use: `mmoe_lib.results.expert_use(rows, by="setting")` of MMoE: setting (the optimiser), seed, task, rank,
+        use: `companion.results.expert_use(rows, by="setting")` of MMoE: setting (the optimiser), seed, task, rank,
             weight. Expert 1 is the one that engagement uses most beyond satisfaction, by run.
-        paper: `mmoe_lib.results.paper_gates()`, whose one model is ranked by the same rule.
+        paper: `companion.results.paper_gates()`, whose one model is ranked by the same rule.
         finding: The title.
         simulated: Whether the impressions are the stand-in.
     """
@@ -174,7 +174,7 @@ def tradeoff_curves(frame: pd.DataFrame, finding: str, *, simulated: bool) -> Fi
     point has the 95 % intervals of its two means over runs.
 
     Args:
-        frame: `mmoe_lib.results.tradeoff_frame`: model, seed, weight, engagement, satisfaction.
+        frame: `companion.results.tradeoff_frame`: model, seed, weight, engagement, satisfaction.
         finding: The title.
         simulated: Whether the impressions are the stand-in.
     """

@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmoe_lib.claims import ClaimRow
-from mmoe_lib.figures.style import WIDTH, finish, theme
+from companion.claims import ClaimRow
+from companion.figures.style import WIDTH, finish, theme
 
 VERDICT_COLOURS = {"holds": "#009E73", "holds in part": "#E69F00", "does not hold": "#D55E00"}
 """Each verdict is also written beside its bar, so that no reader needs the colour."""

@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmoe_lib.claims import Comparison
-from mmoe_lib.figures.style import COLOURS, WIDTH, finish, theme
+from companion.claims import Comparison
+from companion.figures.style import COLOURS, WIDTH, finish, theme
 
 
 def gain_dots(panels: Mapping[str, Mapping[str, Comparison]], finding: str) -> Figure:

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from mmoe_lib.figures.style import COLOURS, CORRELATION_STYLES, LINES, MARKERS, WIDTH, finish, theme
-from mmoe_lib.results import summarise
+from companion.figures.style import COLOURS, CORRELATION_STYLES, LINES, MARKERS, WIDTH, finish, theme
+from companion.results import summarise
 from mmoe_lib.tasks.synthetic import CALIBRATED, Constants, noiseless_labels
 
 
@@ -210,7 +210,7 @@ def gate_use(
     """What MMoE's gates learn: weights of both tasks over ranked experts, and how far the tasks' gates are apart.
 
     Args:
-        use: `mmoe_lib.results.expert_use`: the column `by`, seed, task, rank, weight.
+        use: `companion.results.expert_use`: the column `by`, seed, task, rank, weight.
         distances: The column `by` and gate_distance; one row a run.
         finding: The title.
         by: What differs from panel to panel: "task_correlation", or "setting" for the groups of census.

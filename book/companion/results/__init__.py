@@ -1,6 +1,6 @@
 """Read the paper's numbers and ours, say how sure they are, and put them side by side."""
 
-from mmoe_lib.results.census import (
+from companion.results.census import (
     LEARNED_NOTHING,
     alpha_table,
     balanced,
@@ -16,7 +16,7 @@ from mmoe_lib.results.census import (
     stuck_table,
     tucker_table,
 )
-from mmoe_lib.results.extensions import (
+from companion.results.extensions import (
     Comparisons,
     advice,
     against_base,
@@ -34,7 +34,7 @@ from mmoe_lib.results.extensions import (
     unit_losses,
     unit_table,
 )
-from mmoe_lib.results.intervals import (
+from companion.results.intervals import (
     SMALL_SAMPLE,
     difference_interval,
     holm,
@@ -43,9 +43,9 @@ from mmoe_lib.results.intervals import (
     show_interval,
     summarise,
 )
-from mmoe_lib.results.person import read_census_person
-from mmoe_lib.results.reading import read_paper, read_results
-from mmoe_lib.results.recommendation import (
+from companion.results.person import read_census_person
+from companion.results.reading import read_paper, read_results
+from companion.results.recommendation import (
     COLLAPSED,
     DEAD,
     PairedDifference,
@@ -70,7 +70,7 @@ from mmoe_lib.results.recommendation import (
     trained_runs,
     training_speed_table,
 )
-from mmoe_lib.results.synthetic import (
+from companion.results.synthetic import (
     HUMP_NAMES,
     HUMPS,
     choice_orders,

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mmoe_lib.results.intervals import difference_interval, holm, mean_interval, show_interval
-from mmoe_lib.results.reading import read_paper
+from companion.results.intervals import difference_interval, holm, mean_interval, show_interval
+from companion.results.reading import read_paper
 
 _PAPER = {
     "income": ("table1_census_income", "income_auc_mean", "income_auc_best", "marital_auc_at_best_income"),

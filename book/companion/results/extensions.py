@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mmoe_lib.results.census import learned
-from mmoe_lib.results.intervals import difference_interval, holm, mean_interval, show_interval
+from companion.results.census import learned
+from companion.results.intervals import difference_interval, holm, mean_interval, show_interval
 
 BASE = "MMoE"
 BETTER, WORSE, NEITHER = "better", "worse", "no difference shown"
@@ -379,7 +379,7 @@ def along_training(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
 
     Args:
         rows: Rows of one preset of `data/results/rare_labels_*_gradients.csv`.
-        measure: "weight", "ratio", "cosine" or "conflict", as `mmoe_lib.study.extensions.gradients` names them.
+        measure: "weight", "ratio", "cosine" or "conflict", as `companion.study.extensions.gradients` names them.
     """
     parts = rows.filter(regex=f"^{measure}_").assign(remedy=rows["remedy"])
     long = parts.melt(id_vars=["remedy"], var_name="part", value_name=measure)

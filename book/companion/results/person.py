@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mmoe_lib.results.reading import DATA
+from companion.checkout import DATA
 
 
 def read_census_person() -> dict[str, Any]:
-    """What `python -m mmoe_lib.study.census_person` has written: origin, person, changes, and the model over them.
+    """What `python -m companion.study.census_person` has written: origin, person, changes, and the model over them.
 
     Raises:
         FileNotFoundError: If the repository's data/ is not there, or holds no such file.
@@ -17,8 +17,7 @@ def read_census_person() -> dict[str, Any]:
     path = DATA / "results" / "census_person.json"
     if not path.exists():
         raise FileNotFoundError(
-            "there is no data/results/census_person.json, expected it in the repository: clone the whole of it, "
-            "the book's numbers are not part of the installed package"
+            "there is no data/results/census_person.json, expected it in the repository: clone the whole of it"
         )
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return document

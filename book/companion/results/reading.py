@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
-DATA = Path(__file__).parents[2] / "data"
+from companion.checkout import DATA
 
 
 def _read(folder: str, name: str) -> pd.DataFrame:
     path = DATA / folder / f"{name}.csv"
     if not path.exists():
         raise FileNotFoundError(
-            f"there is no data/{folder}/{name}.csv, expected it in the repository: clone the whole of it, "
-            "the book's numbers are not part of the installed package"
+            f"there is no data/{folder}/{name}.csv, expected it in the repository: clone the whole of it"
         )
     return pd.read_csv(path)
 

@@ -18,9 +18,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from mmoe_lib.results.intervals import holm, mean_interval, paired_interval, show_interval
-from mmoe_lib.results.reading import read_paper
-from mmoe_lib.results.synthetic import expert_use
+from companion.results.intervals import holm, mean_interval, paired_interval, show_interval
+from companion.results.reading import read_paper
+from companion.results.synthetic import expert_use
 
 METHODS = ("Single-Task", "Shared-Bottom", "L2-Constrained", "Cross-Stitch", "OMoE", "MMoE")
 """The order of the tables. The paper's table 3 has all but the first."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mmoe_lib.results.reading import DATA
+from companion.checkout import DATA
 
 CHAPTER_TIMES = "chapters"
 """The file of `data/results/` that `make status` writes; its rows are chapters, not runs."""
@@ -33,8 +33,7 @@ def stored_results(folder: Path | None = None) -> pd.DataFrame:
     paths = sorted((folder or DATA / "results").glob("*.csv"))
     if not paths:
         raise FileNotFoundError(
-            "there are no CSV files of results, expected them in data/results/: clone the whole repository, "
-            "the book's numbers are not part of the installed package"
+            "there are no CSV files of results, expected them in data/results/: clone the whole repository"
         )
     return pd.DataFrame([_file(path) for path in paths]).set_index("file")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mmoe_lib.results.intervals import paired_interval, show_interval
-from mmoe_lib.results.reading import read_paper
+from companion.results.intervals import paired_interval, show_interval
+from companion.results.reading import read_paper
 
 
 def loss_curves(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Command line: python -m mmoe_lib.study synthetic --preset laptop --workers 2."""
+"""Command line: python -m companion.study synthetic --preset laptop --workers 2."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from mmoe_lib.presets import PRESETS, Preset, preset
-from mmoe_lib.study import (
+from companion.checkout import ROOT
+from companion.study import (
     census,
     kuairand,
     kuairand_references,
@@ -24,17 +24,18 @@ from mmoe_lib.study import (
     synthetic,
     tuning,
 )
-from mmoe_lib.study.cells import Cell, read_rows, run_cells, waiting_cells
-from mmoe_lib.study.extensions import census as extension_census
-from mmoe_lib.study.extensions import gates, gradients, rare_labels, units
-from mmoe_lib.study.origin import ROOT, Origin
-from mmoe_lib.study.workers import WorkerDiedError
+from companion.study.cells import Cell, read_rows, run_cells, waiting_cells
+from companion.study.extensions import census as extension_census
+from companion.study.extensions import gates, gradients, rare_labels, units
+from companion.study.origin import Origin
+from companion.study.presets import PRESETS, Preset, preset
+from companion.study.workers import WorkerDiedError
 from mmoe_lib.training.ensemble import checked_device
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a study; rows go to data/results/, and what is there already is not run again."""
-    parser = argparse.ArgumentParser(prog="python -m mmoe_lib.study", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m companion.study", description=main.__doc__)
     parser.add_argument("study", choices=["synthetic", "census", "kuairand", "extensions"])
     parser.add_argument(
         "--preset", default="laptop", help=f"how much: {', '.join(PRESETS)} (default: laptop)"
@@ -229,7 +230,7 @@ def _look(study: str, chosen: Preset, folder: Path, *, every_cell: bool) -> None
 
 def _synthetic(chosen: Preset, device: torch.device, folder: Path, workers: int) -> None:
     origin = Origin.now(
-        f"python -m mmoe_lib.study synthetic --preset {chosen.name}", chosen.name, device, "synthetic"
+        f"python -m companion.study synthetic --preset {chosen.name}", chosen.name, device, "synthetic"
     )
     # One thread here as in the workers: the order of sums, and so the table, must not depend on their number.
     torch.set_num_threads(1)
@@ -244,7 +245,7 @@ def _census_source(chosen: Preset) -> census.CensusSource:
 
 def _census(chosen: Preset, device: torch.device, folder: Path, workers: int) -> None:
     source = _census_source(chosen)
-    command = f"python -m mmoe_lib.study census --preset {chosen.name}"
+    command = f"python -m companion.study census --preset {chosen.name}"
     origin = Origin.now(command, chosen.name, device, source.sums())
     torch.set_num_threads(1)
     path, storage = folder / "census_tuning.csv", tuning.storage_of(chosen, folder)
@@ -258,7 +259,7 @@ def _census(chosen: Preset, device: torch.device, folder: Path, workers: int) ->
 
 def _kuairand(chosen: Preset, device: torch.device, folder: Path, workers: int) -> None:
     source = kuairand.RankingSource(chosen.kuairand_users)
-    command = f"python -m mmoe_lib.study kuairand --preset {chosen.name}"
+    command = f"python -m companion.study kuairand --preset {chosen.name}"
     origin = Origin.now(command, chosen.name, device, source.sums())
     torch.set_num_threads(1)
     for path, cells, run in _kuairand_parts(chosen, folder, source):
@@ -273,7 +274,7 @@ def _sources(chosen: Preset) -> rare_labels.Sources:
 
 def _extensions(chosen: Preset, device: torch.device, folder: Path, workers: int) -> None:
     sources = _sources(chosen)
-    command = f"python -m mmoe_lib.study extensions --preset {chosen.name}"
+    command = f"python -m companion.study extensions --preset {chosen.name}"
     torch.set_num_threads(1)
     for path, cells, run, data_set in _extension_parts(chosen, folder, sources):
         data = "synthetic" if data_set == "synthetic" else sources.sums(data_set)

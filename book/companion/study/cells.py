@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from companion.study.origin import Origin
+from companion.study.workers import Workers
 from mmoe_lib.files import write_whole
 from mmoe_lib.progress import progress_bar
-from mmoe_lib.study.origin import Origin
-from mmoe_lib.study.workers import Workers
 
 KEY = ["model", "setting", "learning_rate", "seed", "preset"]
 """The columns that tell one run from another."""
@@ -40,6 +40,11 @@ class Cell:
     learning_rate: float
     seeds: tuple[int, ...]
     facts: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+def chunks(runs: int, chunk: int) -> list[tuple[int, ...]]:
+    """The seeds 0 .. runs - 1 in chunks that are trained together."""
+    return [tuple(range(start, min(start + chunk, runs))) for start in range(0, runs, chunk)]
 
 
 def run_cells(

@@ -10,14 +10,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from companion.study.cells import Cell, chunks
+from companion.study.census_variants import AS_IN_THE_STUDY, encode_variant
+from companion.study.presets import Preset
+from companion.study.search_space import METHODS, build, read_settings, settings_text
+from mmoe_lib import metrics
 from mmoe_lib.metrics import auc
 from mmoe_lib.models import TuckerLayer
-from mmoe_lib.models.sizes import ModelBuilder
-from mmoe_lib.presets import Preset
-from mmoe_lib.study.cells import Cell
-from mmoe_lib.study.search_space import METHODS, build, read_settings, settings_text
+from mmoe_lib.models.layers import ModelBuilder
 from mmoe_lib.tasks.census import GROUPS, CensusData, CensusTables, load
-from mmoe_lib.tasks.census_variants import AS_IN_THE_STUDY, encode_variant
 from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, binary_cross_entropy, train
 from mmoe_lib.training import epochs as minibatches
 from mmoe_lib.training.loop import Evaluate
@@ -213,19 +214,17 @@ def gate_use(ensemble: Ensemble, data: CensusData) -> pd.DataFrame:
     """
     weights = ensemble.gate_weights(data.x_test.to(ensemble.device)).cpu()  # (R, N, K, n)
     experts = weights.shape[-1]
-    means = weights.mean(dim=1)  # (R, K, n)
+    use = metrics.gate_use(weights)
     columns: dict[str, Tensor] = {}
-    for k in range(means.shape[1]):
+    for k in range(use.means.shape[1]):
         for i in range(MOST_EXPERTS):
             columns[f"gate_{k + 1}_{i + 1}"] = (
-                means[:, k, i] if i < experts else torch.full((len(ensemble),), torch.nan)
+                use.means[:, k, i] if i < experts else torch.full((len(ensemble),), torch.nan)
             )
-    # total variation: half the sum of absolute differences
-    columns["gate_distance"] = (weights[:, :, 0] - weights[:, :, 1]).abs().sum(dim=-1).mean(dim=1) / 2
-    # H(g) / log n, H(g) = - sum_i g_i log g_i
-    entropy = torch.special.entr(weights).sum(dim=-1).mean(dim=1)  # (R, K)
-    for k in range(means.shape[1]):
-        columns[f"gate_entropy_{k + 1}"] = entropy[:, k] / torch.log(torch.tensor(float(experts)))
+    columns["gate_distance"] = use.distance
+    for k in range(use.means.shape[1]):
+        # H(g) / log n
+        columns[f"gate_entropy_{k + 1}"] = use.entropy[:, k] / torch.log(torch.tensor(float(experts)))
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
 
 
@@ -307,15 +306,11 @@ def reported_cells(preset: Preset, chosen: Settings) -> list[Cell]:
     So a study cut short has as many runs of each.
     """
     return [
-        _cell(method, group, chosen[method, group], range(start, end))
-        for start, end in _chunks(preset.census_seeds, preset.census_chunk)
+        _cell(method, group, chosen[method, group], seeds)
+        for seeds in chunks(preset.census_seeds, preset.census_chunk)
         for group in GROUPS
         for method in METHODS
     ]
-
-
-def _chunks(runs: int, chunk: int) -> list[tuple[int, int]]:
-    return [(start, min(start + chunk, runs)) for start in range(0, runs, chunk)]
 
 
 def _cell(method: str, setting: str, chosen: Chosen, seeds: Sequence[int], **changed: str | float) -> Cell:

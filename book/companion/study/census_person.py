@@ -1,6 +1,6 @@
 """A small MMoE on Census-Income that fits into a page, and an imaginary person whose inputs a reader can change.
 
-`python -m mmoe_lib.study.census_person` trains it on the real training file and writes
+`python -m companion.study.census_person` trains it on the real training file and writes
 `data/results/census_person.json`: the model, what can be changed, and where both come from. The person is made of
 typical values of the people in work: the median of a number, the most frequent category of the rest. No row of the
 data is stored. A change sets what depends on it as well: another occupation brings the most frequent detailed code of
@@ -27,11 +27,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from companion.checkout import ROOT
+from companion.study.census import BATCH_SIZE, CensusSource, score, train_runs
+from companion.study.origin import Origin
 from mmoe_lib.files import write_whole
 from mmoe_lib.models import MMoE, count_parameters
-from mmoe_lib.study.census import BATCH_SIZE, CensusSource, score, train_runs
-from mmoe_lib.study.origin import ROOT, Origin
-from mmoe_lib.tasks.census import INPUTS, MONEY, NOMINAL, CensusData
+from mmoe_lib.tasks.census import CensusData
+from mmoe_lib.tasks.census.columns import MONEY, NOMINAL
+from mmoe_lib.tasks.census.encoding import INPUTS
 
 EXPERTS, UNITS, TOWER_UNITS = 4, 8, 8
 LEARNING_RATE, EPOCHS, SEED = 1e-3, 6, 0
@@ -281,7 +284,7 @@ def scaled(value: float, low: float, high: float, log: bool) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train the small model on all of the real training file and write the JSON file; about half a minute."""
-    parser = argparse.ArgumentParser(prog="python -m mmoe_lib.study.census_person", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m companion.study.census_person", description=main.__doc__)
     parser.add_argument("--results", type=Path, default=ROOT / "data" / "results", help="where it is written")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -16,18 +16,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from mmoe_lib.tasks.census import (
+from mmoe_lib.tasks.census import CensusData, CensusTables, encode
+from mmoe_lib.tasks.census.columns import COLUMNS, CONTINUOUS, EDUCATION, WEIGHT, Group, Label, categories
+from mmoe_lib.tasks.census.encoding import (
     UNKNOWN,
-    CensusData,
-    CensusTables,
-    _group,
-    _halves,
-    _hot_columns,
-    _numbers,
-    _scaled,
-    encode,
+    group_of,
+    halves_of,
+    hot_columns,
+    numbers_of,
+    scaled_by_range,
 )
-from mmoe_lib.tasks.census_columns import COLUMNS, CONTINUOUS, EDUCATION, WEIGHT, Group, Label, categories
 
 __all__ = ["AS_IN_THE_STUDY", "VARIANTS", "encode_variant", "misaligned_columns"]
 
@@ -100,7 +98,7 @@ def encode_variant(
     """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}, expected one of {', '.join(map(repr, VARIANTS))}")
-    group = _group(group)
+    group = group_of(group)
     labels = (group.main, group.auxiliary)
     if EDUCATION.column in _KEPT.get(variant, ()) and EDUCATION.column in (label.column for label in labels):
         raise ValueError(
@@ -118,7 +116,7 @@ def encode_variant(
     data = encode(tables, group, split_seed=split_seed)
     if variant == AS_IN_THE_STUDY:
         return data
-    halves = _halves(len(tables.test), split_seed)
+    halves = halves_of(len(tables.test), split_seed)
     if variant in _KEPT:
         data = _with_columns(data, tables, halves, _KEPT[variant])
     elif variant in _NUMBERS:
@@ -188,7 +186,7 @@ def _added(table: pd.DataFrame, column: str, train: pd.DataFrame) -> torch.Tenso
     """The inputs of one column: a number scaled by the training range, or a one-hot block."""
     if column == WEIGHT:
         weights, of_train = (part[[WEIGHT]].to_numpy(np.float64) for part in (table, train))
-        scaled = _scaled(weights, of_train.min(axis=0), of_train.max(axis=0))  # (N, 1)
+        scaled = scaled_by_range(weights, of_train.min(axis=0), of_train.max(axis=0))  # (N, 1)
         return torch.from_numpy(scaled.astype(np.float32))
     listed = categories()[column]
     hot = np.zeros((len(table), len(listed) + 1), dtype=np.float32)
@@ -208,16 +206,16 @@ def _as_in_the_file(table: pd.DataFrame) -> NDArray[np.float64]:
 def _by_range(table: pd.DataFrame, train: pd.DataFrame) -> NDArray[np.float64]:
     """Scaled to [0, 1] by the training range, no logarithm."""
     of_train = _as_in_the_file(train)
-    return _scaled(_as_in_the_file(table), of_train.min(axis=0), of_train.max(axis=0))
+    return scaled_by_range(_as_in_the_file(table), of_train.min(axis=0), of_train.max(axis=0))
 
 
 def _standardised(table: pd.DataFrame, train: pd.DataFrame) -> NDArray[np.float64]:
     """(x - mean) / sd by the training table, money on a log scale; 0 for a number that never varies there."""
-    of_train = _numbers(train)
+    of_train = numbers_of(train)
     low, high = of_train.min(axis=0), of_train.max(axis=0)
     # By the range and not by sd > 0: the sd of equal numbers may be a rounding error.
     deviation = np.where(high > low, of_train.std(axis=0), np.inf)
-    return (_numbers(table) - of_train.mean(axis=0)) / deviation
+    return (numbers_of(table) - of_train.mean(axis=0)) / deviation
 
 
 _NUMBERS: Mapping[str, Callable[[pd.DataFrame, pd.DataFrame], NDArray[np.float64]]] = {
@@ -239,7 +237,7 @@ def _layouts(tables: CensusTables) -> tuple[NDArray[np.int64], NDArray[np.int64]
     rows are taken, are appended to train in the same way.
     """
     train, test = (
-        np.concatenate([np.unique(hot) for hot in _hot_columns(table)])
+        np.concatenate([np.unique(hot) for hot in hot_columns(table)])
         for table in (tables.train, tables.test)
     )
     numbers = np.arange(len(CONTINUOUS))

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
-from typing import Any, cast
+from functools import lru_cache
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from companion.study.cells import Cell, chunks
+from companion.study.policies import tradeoff
+from companion.study.presets import Preset
+from companion.study.rankers import EXPERTS, METHODS, TASKS, build_ranker
+from mmoe_lib import metrics
 from mmoe_lib.metrics import auc, auc_standard_error, r_squared
-from mmoe_lib.models import (
-    CrossStitch,
-    GateDropoutMMoE,
-    L2Constrained,
-    MMoE,
-    OMoE,
-    Ranker,
-    SharedBottom,
-    SingleTask,
-)
-from mmoe_lib.models.sizes import ModelBuilder
-from mmoe_lib.policies import tradeoff
-from mmoe_lib.presets import Preset
-from mmoe_lib.study.cells import Cell
-from mmoe_lib.tasks.kuairand import Impressions, KuaiRandTables, RankingData, encode, load
+from mmoe_lib.tasks.kuairand import Impressions, KuaiRandTables, RankingData, encode, load, some_users
 from mmoe_lib.training import (
     SGD,
     Adam,
@@ -42,19 +33,8 @@ from mmoe_lib.training.batches import joined_epochs, with_noise
 from mmoe_lib.training.loop import Evaluate
 from mmoe_lib.training.optimisers import Optimiser
 
-METHODS = ("Single-Task", "Shared-Bottom", "L2-Constrained", "Cross-Stitch", "OMoE", "MMoE")
-"""Single-Task and the rows of table 3, in the paper's order. Tensor-Factorization is left out as in the paper."""
-
-TASKS = 2
 BATCH_SIZE = 1024
 """The paper's."""
-
-LOWER_UNITS = (64, 32)
-TOP_UNITS = 32
-TOWER_UNITS = (16,)
-EXPERTS = 4
-EMBEDDING_WIDTH = 4
-"""Sizes are ours but for the four experts of figure 6: the paper says "several" shared layers, and one a tower."""
 
 OPTIMISERS: dict[str, Optimiser] = {"SGD": SGD(), "Adam": Adam()}
 """SGD is what section 6.4 states; Adam is what one would take today."""
@@ -123,26 +103,6 @@ def _data(source: RankingSource) -> RankingData:
     return encode(source.tables())
 
 
-def some_users(tables: KuaiRandTables, number: int, *, seed: int = 0) -> KuaiRandTables:
-    """The same tables with the impressions of some random users only; their sentence on the origin says so.
-
-    Raises:
-        ValueError: If there are not so many users.
-    """
-    everyone = np.sort(tables.log["user_id"].unique())
-    if not 1 <= number <= len(everyone):
-        raise ValueError(f"{number:,} users asked for, expected 1 to {len(everyone):,}")
-    chosen = np.random.default_rng(seed).choice(everyone, size=number, replace=False)
-    log = tables.log[tables.log["user_id"].isin(chosen)].reset_index(drop=True)
-    random = tables.random
-    if random is not None:
-        random = random[random["user_id"].isin(chosen)].reset_index(drop=True)
-    source = f"{tables.source}; of these {len(log):,} rows of {number:,} random users"
-    return KuaiRandTables(
-        log, tables.users, tables.videos, random, tables.simulated, source, sha256=tables.sha256
-    )
-
-
 @dataclass(frozen=True)
 class Choices:
     """How the runs of a cell are trained; these are columns of the results file.
@@ -164,68 +124,6 @@ class Choices:
     experts: int = 0
     gate_dropout: float = 0.0
     order: int = 0
-
-
-def build_ranker(
-    method: str,
-    num_sparse: int,
-    num_dense: int,
-    vocabulary: int,
-    *,
-    alpha: float = 0.0,
-    experts: int = EXPERTS,
-    gate_dropout: float = 0.0,
-) -> Callable[[torch.Generator], Ranker]:
-    """What makes one run of a method from the generator of its initial weights.
-
-    Shared-Bottom: embeddings, shared layers of 64, 32 and 32 units, a tower of 16 a task. OMoE and MMoE: the same,
-    with the last shared layer replaced by experts of 32 units. Single-Task, L2-Constrained and Cross-Stitch: two
-    networks of Shared-Bottom's size, each with embeddings of its own.
-
-    Args:
-        method: One of `METHODS`.
-        num_sparse: Sparse features.
-        num_dense: Dense features.
-        vocabulary: Ids of all sparse features.
-        alpha: Of L2-Constrained.
-        experts: Of OMoE and MMoE.
-        gate_dropout: Of MMoE.
-
-    Raises:
-        ValueError: If there is no such method, or it has no gates to drop weights of.
-    """
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}: choose one of these")
-    if gate_dropout and method != "MMoE":
-        raise ValueError(f"gate_dropout is {gate_dropout} for {method}, expected 0: only MMoE has it here")
-    networks: dict[str, Any] = {"bottom_widths": (*LOWER_UNITS, TOP_UNITS), "tower_widths": TOWER_UNITS}
-    mixture: dict[str, Any] = {
-        "num_experts": experts,
-        "expert_widths": (TOP_UNITS,),
-        "tower_widths": TOWER_UNITS,
-    }
-    tops: dict[str, ModelBuilder] = {
-        "Single-Task": partial(SingleTask, **networks),
-        "Shared-Bottom": partial(SharedBottom, bottom_widths=(TOP_UNITS,), tower_widths=TOWER_UNITS),
-        "L2-Constrained": partial(L2Constrained, **networks, alpha=alpha),
-        "Cross-Stitch": partial(CrossStitch, **networks),
-        "OMoE": partial(OMoE, **mixture),
-        "MMoE": partial(GateDropoutMMoE, **mixture, dropout=gate_dropout)
-        if gate_dropout
-        else partial(MMoE, **mixture),
-    }
-    shares = method in ("Shared-Bottom", "OMoE", "MMoE")
-    return lambda generator: Ranker(
-        num_sparse,
-        num_dense,
-        vocabulary,
-        TASKS,
-        tops[method],
-        lower_widths=LOWER_UNITS if shares else (),
-        embedding_width=EMBEDDING_WIDTH,
-        own_embeddings=not shares,
-        generator=generator,
-    )
 
 
 def train_rankers(
@@ -352,11 +250,11 @@ def gate_use(
             runs, _, tasks, experts = weights.shape
             means, distance = torch.zeros(runs, tasks, experts), torch.zeros(runs)
             entropy = torch.zeros(runs, tasks)
-        means += share * weights.mean(dim=1)
-        # total variation: half the sum of absolute differences
-        distance += share * (weights[:, :, 0] - weights[:, :, 1]).abs().sum(dim=-1).mean(dim=1) / 2
-        # H(g) / log n, H(g) = - sum_i g_i log g_i
-        entropy += share * torch.special.entr(weights).sum(dim=-1).mean(dim=1) / np.log(experts)
+        use = metrics.gate_use(weights)
+        means += share * use.means
+        distance += share * use.distance
+        # H(g) / log n
+        entropy += share * use.entropy / np.log(experts)
     columns = {
         f"gate_{k + 1}_{i + 1}": means[:, k, i] for k in range(means.shape[1]) for i in range(means.shape[2])
     }
@@ -523,7 +421,7 @@ def reported_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> lis
     Chunk c of every method visits the rows in the same order, so runs of one seed are compared in pairs.
     """
     cells = []
-    for order, seeds in enumerate(_chunks(preset.kuairand_seeds, preset.kuairand_chunk)):
+    for order, seeds in enumerate(chunks(preset.kuairand_seeds, preset.kuairand_chunk)):
         for optimiser in RATES:
             for method in METHODS:
                 best = chosen[method, optimiser]
@@ -537,7 +435,7 @@ def reported_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> lis
 def gate_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> list[Cell]:
     """MMoE with gate dropout at the rates of MMoE without; its runs are paired with those of `reported_cells`."""
     cells = []
-    for order, seeds in enumerate(_chunks(preset.kuairand_gate_runs, preset.kuairand_chunk)):
+    for order, seeds in enumerate(chunks(preset.kuairand_gate_runs, preset.kuairand_chunk)):
         for optimiser in RATES:
             best = chosen["MMoE", optimiser]
             choices = _choices(
@@ -546,7 +444,3 @@ def gate_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> list[Ce
             setting = f"{optimiser}: gate dropout {GATE_DROPOUT:g}"
             cells.append(Cell("MMoE", setting, best.learning_rate, seeds, asdict(choices)))
     return cells
-
-
-def _chunks(runs: int, chunk: int) -> list[tuple[int, ...]]:
-    return [tuple(range(start, min(start + chunk, runs))) for start in range(0, runs, chunk)]

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from companion.study.cells import Cell
+from companion.study.kuairand import RankingSource
 from mmoe_lib.metrics import auc, r_squared
-from mmoe_lib.study.cells import Cell
-from mmoe_lib.study.kuairand import RankingSource
 from mmoe_lib.tasks.kuairand import Impressions, RankingData
-from mmoe_lib.tasks.kuairand_history import HISTORY
+from mmoe_lib.tasks.kuairand.history import HISTORY
 
 INPUTS = ("user and video features", "all inputs")
 """Without and with what the user did before."""

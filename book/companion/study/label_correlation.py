@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
-from mmoe_lib.presets import Preset
-from mmoe_lib.study.cells import Cell
+from companion.study.cells import Cell
+from companion.study.presets import Preset
 from mmoe_lib.tasks.synthetic import sample_label_correlations
 
 COSINES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)

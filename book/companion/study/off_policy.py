@@ -10,10 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mmoe_lib.policies import direct_replay
-from mmoe_lib.presets import Preset
-from mmoe_lib.study.cells import Cell
-from mmoe_lib.study.kuairand import (
+from companion.study.cells import Cell
+from companion.study.kuairand import (
     Choices,
     Chosen,
     RankingSource,
@@ -21,6 +19,8 @@ from mmoe_lib.study.kuairand import (
     reported_cells,
     train_rankers,
 )
+from companion.study.policies import direct_replay
+from companion.study.presets import Preset
 from mmoe_lib.tasks.kuairand import KuaiRandTables, RankingData, encode
 
 CANDIDATES = 10
@@ -30,7 +30,7 @@ COMPARED = ("Single-Task", "Shared-Bottom", "MMoE")
 """The models of the paper's table 4."""
 
 MIXES = (0.0, 0.5, 1.0)
-"""Weights of satisfaction in the score, as in `mmoe_lib.policies.tradeoff`."""
+"""Weights of satisfaction in the score, as in `companion.study.policies.tradeoff`."""
 
 
 def off_policy_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> list[Cell]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+from companion.checkout import ROOT
+
+CODE = ("mmoe_lib", "book/companion")
+"""What computes rows: a change here since the commit is told in them."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def _git(*arguments: str) -> str:
 def _commit() -> str:
     try:
         # Results are written while a study runs; only a change of the code makes a commit inexact.
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "mmoe_lib")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
         return _git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "none"

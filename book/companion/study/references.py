@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import torch
 
+from companion.study.cells import Cell
+from companion.study.census import CensusSource
 from mmoe_lib.metrics import auc
-from mmoe_lib.study.cells import Cell
-from mmoe_lib.study.census import CensusSource
 from mmoe_lib.tasks.census import GROUPS
 
 REFERENCES = ("Logistic regression", "Gradient boosting")

@@ -25,7 +25,7 @@ from mmoe_lib.models import (
     SingleTask,
     TensorFactorization,
 )
-from mmoe_lib.models.sizes import ModelBuilder
+from mmoe_lib.models.layers import ModelBuilder
 
 UNIT_CAP = 2048
 """The paper's: hidden units a layer at most, experts x units for the mixtures, all tasks' networks together."""

@@ -16,11 +16,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from companion.study.cells import Cell
+from companion.study.initialisers import INITIALISERS
+from companion.study.presets import Preset
+from mmoe_lib.metrics import gate_use
 from mmoe_lib.models import paper_model
-from mmoe_lib.models.initialisers import INITIALISERS
-from mmoe_lib.presets import Preset
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.study.cells import Cell
 from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import Ensemble, History, TrainingSettings, squared_error, train
 
@@ -55,7 +56,7 @@ class Choices:
         batch_size: Rows of each.
         constants: A name of `mmoe_lib.tasks.synthetic.CONSTANTS`.
         inputs: "pool": read from a long row of numbers drawn once; "fresh": drawn for every batch.
-        initialiser: A name of `mmoe_lib.models.initialisers.INITIALISERS`.
+        initialiser: A name of `companion.study.initialisers.INITIALISERS`.
     """
 
     task_correlation: float
@@ -281,9 +282,9 @@ def _measure(ensemble: Ensemble, choices: Choices, cell: Cell) -> tuple[Tensor, 
         losses += (ensemble.predict(x) - y).square().mean(dim=1).cpu() / parts
         if mixes:
             weights = ensemble.gate_weights(x).cpu()  # (R, B, 2, n)
-            gates += weights.mean(dim=1) / parts
-            # total variation: half the sum of absolute differences
-            distance += (weights[:, :, 0] - weights[:, :, 1]).abs().sum(dim=-1).mean(dim=1) / 2 / parts
+            use = gate_use(weights)
+            gates += use.means / parts
+            distance += use.distance / parts
     return losses, gates, distance
 
 

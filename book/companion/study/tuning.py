@@ -19,13 +19,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mmoe_lib.metrics import auc
-from mmoe_lib.presets import Preset
-from mmoe_lib.progress import progress_bar
-from mmoe_lib.study.cells import Cell, append_rows, read_rows
-from mmoe_lib.study.census import CensusSource, Chosen, train_runs
-from mmoe_lib.study.origin import ROOT, Origin
-from mmoe_lib.study.search_space import (
+from companion.checkout import ROOT
+from companion.study.cells import Cell, append_rows, read_rows
+from companion.study.census import CensusSource, Chosen, train_runs
+from companion.study.origin import Origin
+from companion.study.presets import Preset
+from companion.study.search_space import (
     LEARNING_RATE,
     METHODS,
     SEARCH_SPACE,
@@ -35,7 +34,9 @@ from mmoe_lib.study.search_space import (
     search_space_table,
     settings_text,
 )
-from mmoe_lib.study.workers import Workers
+from companion.study.workers import Workers
+from mmoe_lib.metrics import auc
+from mmoe_lib.progress import progress_bar
 from mmoe_lib.tasks.census import GROUPS, CensusData
 from mmoe_lib.training import DivergedError, Ensemble
 

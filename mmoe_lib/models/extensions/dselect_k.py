@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mmoe_lib.models.extensions.regularised_gates import entropy as entropy_of
 from mmoe_lib.models.layers import Experts, Towers, check_inputs, check_widths, linear
-from mmoe_lib.models.regularised_gates import entropy as entropy_of
 
 
 def smooth_step(z: Tensor, gamma: float = 1.0) -> Tensor:

@@ -7,25 +7,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mmoe_lib.models import (
+from mmoe_lib.models.extensions import (
     CGC,
     PLE,
     AttentionMMoE,
     DSelectKMMoE,
     GateDropoutMMoE,
-    MMoE,
-    OMoE,
     RegularisedMMoE,
-    SharedBottom,
-    SingleTask,
     TopKMMoE,
     TransformerMMoE,
 )
-from mmoe_lib.models.sizes import ModelBuilder
+from mmoe_lib.models.mixture import MMoE
+from mmoe_lib.models.sizes import PAPER_SIZES
 
 EXPERTS, UNITS, TOWERS = 8, 16, (8,)
-BOTTOM_UNITS = 113
-"""Of Shared-Bottom, as in section 5.1: it then has as many weights as the mixtures."""
 SHARED_EXPERTS, OWN_EXPERTS = 4, 2
 """Of CGC and of each level of PLE: with two tasks eight experts in all."""
 DROPOUT = 0.1
@@ -46,7 +41,7 @@ class Extension:
     """
 
     family: str
-    build: ModelBuilder
+    build: partial[Any]
     source: str
 
     @property
@@ -82,14 +77,10 @@ def _regularised() -> dict[str, Extension]:
 
 
 EXTENSIONS: Mapping[str, Extension] = {
-    "Single-Task": Extension(
-        "baseline", partial(SingleTask, bottom_widths=(BOTTOM_UNITS,), tower_widths=TOWERS), "MMoE paper"
-    ),
-    "Shared-Bottom": Extension(
-        "baseline", partial(SharedBottom, bottom_widths=(BOTTOM_UNITS,), tower_widths=TOWERS), "MMoE paper"
-    ),
-    "OMoE": Extension("baseline", partial(OMoE, **_mixture), "MMoE paper"),
-    "MMoE": Extension("baseline", partial(MMoE, **_mixture), "MMoE paper"),
+    **{
+        name: Extension("baseline", PAPER_SIZES[name], "MMoE paper")
+        for name in ("Single-Task", "Shared-Bottom", "OMoE", "MMoE")
+    },
     "Attention gates": Extension(
         "gates", partial(AttentionMMoE, **_mixture), "Vaswani et al. (2017), as a gate"
     ),

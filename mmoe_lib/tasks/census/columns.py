@@ -49,8 +49,8 @@ NOMINAL = tuple(column for column in COLUMNS if column not in (*CONTINUOUS, WEIG
 NEVER_INPUTS = ("education", "marital_stat", WEIGHT, "income_50k")
 """What no model sees, in either group: the columns that the three labels are read from, and the weight."""
 
-COUNTS = Path(__file__).with_name("census_counts.csv")
-"""Aggregate counts of the training file, which also list the categories. See `census_simulated`."""
+COUNTS = Path(__file__).with_name("counts.csv")
+"""Aggregate counts of the training file, which also list the categories. See `simulated`."""
 
 
 @dataclass(frozen=True)

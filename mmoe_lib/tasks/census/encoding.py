@@ -27,8 +27,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from mmoe_lib.tasks import census_simulated
-from mmoe_lib.tasks.census_columns import (
+from mmoe_lib.tasks.census import simulated as stand_in
+from mmoe_lib.tasks.census.columns import (
     COLUMNS,
     CONTINUOUS,
     COUNTS,
@@ -41,28 +41,7 @@ from mmoe_lib.tasks.census_columns import (
     Label,
     categories,
 )
-from mmoe_lib.tasks.census_files import UCI_117, Release, available, find_or_download, read
-
-__all__ = [
-    "COLUMNS",
-    "CONTINUOUS",
-    "GROUPS",
-    "INPUTS",
-    "LABELS",
-    "MONEY",
-    "NEVER_INPUTS",
-    "NOMINAL",
-    "CensusData",
-    "CensusTables",
-    "Group",
-    "Label",
-    "available",
-    "encode",
-    "find_or_download",
-    "label_correlation",
-    "label_rates",
-    "load",
-]
+from mmoe_lib.tasks.census.files import UCI_117, Release, find_or_download, read
 
 INPUTS = tuple(column for column in COLUMNS if column not in NEVER_INPUTS)
 """The 38 columns that a model sees."""
@@ -162,8 +141,8 @@ def load(
             )
         train_rows = release.train.rows if train_rows is None else train_rows
         test_rows = release.test.rows if test_rows is None else test_rows
-        train = census_simulated.draw(train_rows, np.random.default_rng([seed, 0]))
-        test = census_simulated.draw(test_rows, np.random.default_rng([seed, 1]))
+        train = stand_in.draw(train_rows, np.random.default_rng([seed, 0]))
+        test = stand_in.draw(test_rows, np.random.default_rng([seed, 1]))
         source = (
             f"simulated stand-in for {release.title}, drawn from aggregate counts with seed {seed}, "
             f"{train_rows:,} + {test_rows:,} rows"
@@ -191,14 +170,14 @@ def encode(tables: CensusTables, group: str | Group, *, split_seed: int = 0) -> 
     Raises:
         ValueError: an unknown group, fewer than two test rows, or a label whose values occur in no table.
     """
-    group = _group(group)
+    group = group_of(group)
     if len(tables.test) < 2 or len(tables.train) == 0:
         raise ValueError(
             f"{len(tables.train)} train and {len(tables.test)} test rows are too few to encode and split"
         )
-    validation, test = (tables.test.iloc[rows] for rows in _halves(len(tables.test), split_seed))
+    validation, test = (tables.test.iloc[rows] for rows in halves_of(len(tables.test), split_seed))
 
-    numbers = _numbers(tables.train)
+    numbers = numbers_of(tables.train)
     low, high = numbers.min(axis=0), numbers.max(axis=0)
     x_train, x_validation, x_test = (_inputs(part, low, high) for part in (tables.train, validation, test))
     y_train, y_validation, y_test = (_labels(part, group) for part in (tables.train, validation, test))
@@ -242,7 +221,7 @@ def label_correlation(
     Raises:
         ValueError: an unknown group, more rows than there are, or a label that is the same for all rows.
     """
-    group = _group(group)
+    group = group_of(group)
     table = _some_rows(tables.train if part == "train" else tables.test, rows, np.random.default_rng(seed))
     main, auxiliary = _answers(table, group.main), _answers(table, group.auxiliary)
     for label, answers in ((group.main, main), (group.auxiliary, auxiliary)):
@@ -253,7 +232,12 @@ def label_correlation(
     return float(abs(np.corrcoef(main, auxiliary)[0, 1]))
 
 
-def _group(group: str | Group) -> Group:
+def group_of(group: str | Group) -> Group:
+    """The group of that name, or the group itself.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
     if isinstance(group, Group):
         return group
     if group not in GROUPS:
@@ -261,7 +245,7 @@ def _group(group: str | Group) -> Group:
     return GROUPS[group]
 
 
-def _halves(rows: int, split_seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def halves_of(rows: int, split_seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Which rows of the test table are validation, and which are test."""
     order = np.random.default_rng(split_seed).permutation(rows)
     return order[: rows // 2], order[rows // 2 :]
@@ -292,7 +276,7 @@ def _labels(table: pd.DataFrame, group: Group) -> torch.Tensor:
     return torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
 
 
-def _numbers(table: pd.DataFrame) -> NDArray[np.float64]:
+def numbers_of(table: pd.DataFrame) -> NDArray[np.float64]:
     """The seven numbers (N, 7), money on a log scale."""
     return np.stack(
         [
@@ -305,7 +289,7 @@ def _numbers(table: pd.DataFrame) -> NDArray[np.float64]:
     )
 
 
-def _scaled(
+def scaled_by_range(
     numbers: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """To [0, 1] by a range and clipped to it; 0 where the range is a single value."""
@@ -325,13 +309,13 @@ def _feature_names() -> tuple[str, ...]:
 def _inputs(table: pd.DataFrame, low: NDArray[np.float64], high: NDArray[np.float64]) -> torch.Tensor:
     """Numbers scaled by the training range, then one one-hot block a nominal column: (N, d)."""
     x = np.zeros((len(table), len(_feature_names())), dtype=np.float32)
-    x[:, : len(CONTINUOUS)] = _scaled(_numbers(table), low, high)
-    hot = np.stack(_hot_columns(table), axis=1)  # (N, 31): which inputs are 1
+    x[:, : len(CONTINUOUS)] = scaled_by_range(numbers_of(table), low, high)
+    hot = np.stack(hot_columns(table), axis=1)  # (N, 31): which inputs are 1
     np.put_along_axis(x, hot, np.float32(1.0), axis=1)
     return torch.from_numpy(x)
 
 
-def _hot_columns(table: pd.DataFrame) -> list[NDArray[np.int64]]:
+def hot_columns(table: pd.DataFrame) -> list[NDArray[np.int64]]:
     """For each nominal column the index of the input that is 1, for every row."""
     start = len(CONTINUOUS)
     hot = []

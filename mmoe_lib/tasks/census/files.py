@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mmoe_lib.tasks.census_columns import COLUMNS, CONTINUOUS, NOMINAL, WEIGHT, categories
-from mmoe_lib.tasks.download import DAMAGED, Source, can_be_had, fetch, open_text, with_or_without_gz
+from mmoe_lib.files import write_whole
+from mmoe_lib.tasks import download
+from mmoe_lib.tasks.census.columns import COLUMNS, CONTINUOUS, NOMINAL, WEIGHT, categories
+from mmoe_lib.tasks.download import DAMAGED, FileSet, Source, cache_folder, can_be_had, fetch, open_text
 
 FOLDER = "census-income"
 BY_HAND = (
@@ -86,17 +87,6 @@ class CensusFiles:
     train: Path
     test: Path
     release: Release
-    in_cache: bool
-
-
-def default_cache() -> Path:
-    """`data/cache` of a checkout; the user's cache folder when the library is installed elsewhere."""
-    checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "pyproject.toml").is_file() and (checkout / "data").is_dir():
-        return checkout / "data" / "cache"
-    import pooch
-
-    return Path(pooch.os_cache("mmoe_lib"))
 
 
 def find(
@@ -105,36 +95,21 @@ def find(
     cache: str | os.PathLike[str] | None = None,
     release: Release = UCI_117,
 ) -> CensusFiles | None:
-    """Find the files on this machine, without a network: in `path`, in MMOE_DATA, in the cache.
+    """Find the two files of a release on this machine, without a network, as `download.find` does; None when they are not."""
+    found = download.find(_file_set(release), path, cache=cache)
+    if found is None:
+        return None
+    return CensusFiles(found[release.train.name], found[release.test.name], release)
 
-    Args:
-        path: a folder that holds the files or a folder census-income/ with them. When given, nothing else is
-            tried.
-        cache: the folder of downloads, `default_cache()` when None.
-        release: which files.
 
-    Returns:
-        The files, or None when they are in none of these places.
-
-    Raises:
-        FileNotFoundError: `path` or MMOE_DATA is not a folder, `path` holds no such files, or one of the two
-            is missing.
-    """
-    if path is not None:
-        found = _in_folder(Path(path), "path", release)
-        if found is None:
-            raise FileNotFoundError(
-                f"no {release.train.name}(.gz) in {path} or its folder {FOLDER}"
-                f"{_adult_hint(Path(path))}: {BY_HAND}"
-            )
-        return found
-    if given := os.environ.get("MMOE_DATA"):
-        found = _in_folder(Path(given), "MMOE_DATA", release)
-        if found is not None:
-            return found
-    cached = _cache_folder(cache)
-    train, test = (cached / f"{file.name}.gz" for file in (release.train, release.test))
-    return CensusFiles(train, test, release, in_cache=True) if train.is_file() and test.is_file() else None
+def _file_set(release: Release) -> FileSet:
+    return FileSet(
+        folder=FOLDER,
+        places=(FOLDER, "."),
+        needed=(release.train.name, release.test.name),
+        by_hand=BY_HAND,
+        mistaken={"adult*": "the Adult set with 15 columns, another one"},
+    )
 
 
 def find_or_download(
@@ -147,7 +122,7 @@ def find_or_download(
     """Find the files as `find` does, else download them into the cache.
 
     Raises:
-        FileNotFoundError: as `find`.
+        FileNotFoundError: as `download.find`.
         DownloadError: no address gave them; without a network this takes at most 20 s.
         OSError: the cache cannot be written.
     """
@@ -155,8 +130,9 @@ def find_or_download(
     if found is not None:
         return found
     wanted = {file.name: file.sha256 for file in (release.train, release.test)}
-    fetched = fetch(wanted, release.sources, _cache_folder(cache), by_hand=BY_HAND, progress=progress)
-    return CensusFiles(fetched[release.train.name], fetched[release.test.name], release, in_cache=True)
+    folder = cache_folder(_file_set(release), cache)
+    fetched = fetch(wanted, release.sources, folder, by_hand=BY_HAND, progress=progress)
+    return CensusFiles(fetched[release.train.name], fetched[release.test.name], release)
 
 
 def available(
@@ -166,37 +142,8 @@ def available(
     release: Release = UCI_117,
     progress: bool = True,
 ) -> bool:
-    """Whether the real files can be had; downloads them when that is what it takes.
-
-    When they cannot, a warning says why. A folder that was named but is wrong still raises: going on with a
-    stand-in would hide a slip of the user.
-    """
+    """Whether the real files can be had, as `download.can_be_had` tells it; downloads them when that is what it takes."""
     return can_be_had(lambda: find_or_download(path, cache=cache, release=release, progress=progress))
-
-
-def _cache_folder(cache: str | os.PathLike[str] | None) -> Path:
-    return (default_cache() if cache is None else Path(cache)) / FOLDER
-
-
-def _in_folder(folder: Path, given_as: str, release: Release) -> CensusFiles | None:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{given_as} is {folder}, which is not a folder: {BY_HAND}")
-    for place in (folder / FOLDER, folder):
-        files = [with_or_without_gz(place / file.name) for file in (release.train, release.test)]
-        train, test = files
-        if train is not None and test is not None:
-            return CensusFiles(train, test, release, in_cache=False)
-        if train is not None or test is not None:
-            missing = release.train.name if train is None else release.test.name
-            raise FileNotFoundError(
-                f"{place} ({given_as}) holds only one of the two files, {missing}(.gz) is missing"
-            )
-    return None
-
-
-def _adult_hint(folder: Path) -> str:
-    adult = sorted(file.name for place in (folder, folder / FOLDER) for file in place.glob("adult*"))
-    return f" ({adult[0]} there is the Adult set with 15 columns, another one)" if adult else ""
 
 
 def read(
@@ -210,7 +157,7 @@ def read(
     Raises:
         ValueError: a file is not the official one (cut short, Adult, another sum).
     """
-    folder = _cache_folder(cache)
+    folder = cache_folder(_file_set(files.release), cache)
     fast = folder / f"fast-{_key(files)}.npz"
     expected = {file.name: file.sha256 for file in (files.release.train, files.release.test)}
     if fast.is_file():
@@ -334,15 +281,9 @@ def _write_fast(target: Path, train: pd.DataFrame, test: pd.DataFrame, sums: Map
             arrays[column] = both.to_numpy()
     arrays["train rows"] = np.array(len(train))
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".fast-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    write_whole(target, content.getvalue())
 
 
 def _read_fast(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:

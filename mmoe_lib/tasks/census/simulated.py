@@ -1,7 +1,7 @@
 """A simulated stand-in for Census-Income, for machines that can have neither the files nor a network.
 
 It has the same columns, categories, label rates and label correlations as the real set; no row of that set is
-stored. What is stored, in `census_counts.csv`, are aggregate counts of the 199,523 training rows: the rows
+stored. What is stored, in `counts.csv`, are aggregate counts of the 199,523 training rows: the rows
 fall into eight cells by their three labels (income > 50K, education at least associate degree, never
 married), and within a cell each column is counted on its own: how often each category, or each range of a
 number, occurs. A row of the stand-in is one cell drawn by its count, then one value a column drawn by that
@@ -15,29 +15,22 @@ No stored number speaks about two columns of one person other than the labels, s
 Counted from Census-Income (KDD), UCI Machine Learning Repository, data set 117 (doi 10.24432/C5N30T), donated
 by Terran Lane and Ronny Kohavi from the US Census Bureau's Current Population Surveys 1994-95, CC BY 4.0.
 
-`python -m mmoe_lib.tasks.census_simulated` counts again from the real files.
+The book's checkout has the program that counted them, `companion.study.census_counts`.
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mmoe_lib.tasks.census_columns import (
+from mmoe_lib.tasks.census.columns import (
     COLUMNS,
     COUNTS,
-    EDUCATION,
-    INCOME,
-    LABELS,
-    MARITAL,
     NOMINAL,
     WEIGHT,
-    Label,
     categories,
 )
 
@@ -131,60 +124,3 @@ def _read_counts() -> dict[str, pd.DataFrame]:
     return {
         str(column): rows[list(CELLS)] for column, rows in table.groupby("column", sort=False, observed=True)
     }
-
-
-def count(people: pd.DataFrame) -> pd.DataFrame:
-    """Count a table into what `census_counts.csv` holds.
-
-    Args:
-        people: the official training table, 42 columns.
-
-    Returns:
-        A frame with the columns `column`, `value` (a category, or the range of a bin such as "5-9") and one
-        column of counts for each of the eight cells.
-    """
-
-    def answers(label: Label) -> NDArray[np.int64]:
-        return people[label.column].isin(label.positive).to_numpy().astype(np.int64)
-
-    cell = 4 * answers(INCOME) + 2 * answers(EDUCATION) + answers(MARITAL)
-    parts = []
-    for column in COLUMNS:
-        if column in NOMINAL:
-            values = [str(value) for value in people[column].cat.categories]
-            index = people[column].cat.codes.to_numpy()
-        else:
-            starts = BIN_STARTS[column]
-            ends = [*(start - 1 for start in starts[1:]), LARGEST[column]]
-            values = [
-                f"{start}-{end}" if end > start else str(start)
-                for start, end in zip(starts, ends, strict=True)
-            ]
-            numbers = people[column].to_numpy()
-            if numbers.min() < 0 or numbers.max() >= LARGEST[column] + 1:
-                raise ValueError(
-                    f"{column} leaves the bins 0 to {LARGEST[column]:,}: not the official training file"
-                )
-            index = np.searchsorted(np.array(starts), numbers, side="right") - 1
-        table = np.zeros((len(values), len(CELLS)), dtype=np.int64)
-        np.add.at(table, (index, cell), 1)
-        part = pd.DataFrame(table, columns=list(CELLS))
-        part.insert(0, "column", column)
-        part.insert(1, "value", values)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
-
-
-def main() -> None:
-    """Count the real training file again, over the stored counts or into the path given."""
-    from mmoe_lib.tasks.census_files import find_or_download, parse
-
-    files = find_or_download()
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else COUNTS
-    train, _, _ = parse(files, listed=dict.fromkeys(NOMINAL, ()))
-    count(train).to_csv(target, index=False, lineterminator="\n")
-    print(f"counted {len(train):,} rows into {target.name} by {', '.join(label.name for label in LABELS)}")
-
-
-if __name__ == "__main__":
-    main()

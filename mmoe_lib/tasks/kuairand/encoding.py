@@ -7,7 +7,7 @@ saw before, predict whether the candidate is watched for long (engagement) and l
   only a reconstructed first log has, are train.
 - Inputs: ids and categories, as rows of one embedding table; numbers scaled to [0, 1] by their range in train;
   the user's previous video and its outcome; counts over the user's earlier impressions
-  (`kuairand_history`). Outcomes of the same request and averages over the month are never inputs.
+  (`history`). Outcomes of the same request and averages over the month are never inputs.
 - Vocabulary and ranges come from train. None of them is computed from labels, so a label reaches no input but
   those of later impressions of the same user.
 - The columns date, hourmin and tab are no inputs, because the reconstructed rows have none.
@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from mmoe_lib.tasks.kuairand_columns import (
+from mmoe_lib.tasks.kuairand.columns import (
     ENGAGEMENT,
     FIRST_LOG,
     LABELS,
@@ -35,11 +35,10 @@ from mmoe_lib.tasks.kuairand_columns import (
     USERS,
     VIDEOS,
 )
-from mmoe_lib.tasks.kuairand_features import FeatureTables, Impressions, feature_tables, scaled
-from mmoe_lib.tasks.kuairand_files import (
+from mmoe_lib.tasks.kuairand.features import FeatureTables, Impressions, feature_tables, scaled
+from mmoe_lib.tasks.kuairand.files import (
     KUAIRAND_PURE,
     Release,
-    available,
     checked_log,
     checked_users,
     checked_videos,
@@ -48,7 +47,7 @@ from mmoe_lib.tasks.kuairand_files import (
     read_users,
     read_videos,
 )
-from mmoe_lib.tasks.kuairand_history import (
+from mmoe_lib.tasks.kuairand.history import (
     COUNTS,
     Sequences,
     check_order,
@@ -56,17 +55,6 @@ from mmoe_lib.tasks.kuairand_history import (
     in_order,
     one_kind_of_order,
 )
-
-__all__ = [
-    "NUM_USERS",
-    "FeatureTables",
-    "Impressions",
-    "KuaiRandTables",
-    "RankingData",
-    "available",
-    "encode",
-    "load",
-]
 
 NUM_USERS = 2000
 """Users of the simulated stand-in when nothing else is asked for."""
@@ -194,6 +182,26 @@ def load(
     return KuaiRandTables(log, users, videos, random, simulated=False, source=source, sha256=sums)
 
 
+def some_users(tables: KuaiRandTables, number: int, *, seed: int = 0) -> KuaiRandTables:
+    """The same tables with the impressions of some random users only; their sentence on the origin says so.
+
+    Raises:
+        ValueError: If there are not so many users.
+    """
+    everyone = np.sort(tables.log["user_id"].unique())
+    if not 1 <= number <= len(everyone):
+        raise ValueError(f"{number:,} users asked for, expected 1 to {len(everyone):,}")
+    chosen = np.random.default_rng(seed).choice(everyone, size=number, replace=False)
+    log = tables.log[tables.log["user_id"].isin(chosen)].reset_index(drop=True)
+    random = tables.random
+    if random is not None:
+        random = random[random["user_id"].isin(chosen)].reset_index(drop=True)
+    source = f"{tables.source}; of these {len(log):,} rows of {number:,} random users"
+    return KuaiRandTables(
+        log, tables.users, tables.videos, random, tables.simulated, source, sha256=tables.sha256
+    )
+
+
 def encode(
     tables: KuaiRandTables, *, train_end: int = 20220424, validation_end: int = 20220430, min_count: int = 10
 ) -> RankingData:
@@ -283,11 +291,9 @@ def encode(
 
 def _simulated(num_users: int, seed: int, release: Release) -> KuaiRandTables:
     # Only when it is asked for: the stand-in is no part of the real set.
-    from mmoe_lib.tasks import kuairand_simulated
+    from mmoe_lib.tasks.kuairand import simulated as stand_in
 
-    drawn, users, videos, raw = kuairand_simulated.draw(
-        num_users=num_users, generator=np.random.default_rng(seed)
-    )
+    drawn, users, videos, raw = stand_in.draw(num_users=num_users, generator=np.random.default_rng(seed))
     name = "the simulated log"
     log, _ = in_order(checked_log(drawn, name, times_may_be_blank=False))
     random = None if raw is None else in_order(checked_log(raw, name, times_may_be_blank=False))[0]

@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmoe_lib.tasks.kuairand_columns import (
+from mmoe_lib.tasks.kuairand.columns import (
     PREVIOUS_SPARSE,
     USER_DENSE,
     USER_SPARSE,
     VIDEO_DENSE,
     VIDEO_SPARSE,
 )
-from mmoe_lib.tasks.kuairand_history import HISTORY
+from mmoe_lib.tasks.kuairand.history import HISTORY
 
 NUM_OUTCOMES = 5
 """No previous impression, or one of the four combinations of its two labels."""

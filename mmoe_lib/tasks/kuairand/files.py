@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import os
-import shutil
-import tarfile
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mmoe_lib.tasks.census_files import default_cache
+from mmoe_lib.tasks import download
 from mmoe_lib.tasks.download import (
     ALL_WITHIN,
     ANSWER_WITHIN,
     DAMAGED,
-    AddressError,
-    DownloadError,
-    Patience,
+    FileSet,
+    cache_folder,
     can_be_had,
-    download,
+    fetch_archive,
     open_text,
-    with_or_without_gz,
 )
-from mmoe_lib.tasks.kuairand_columns import (
+from mmoe_lib.tasks.kuairand.columns import (
     FIRST_LOG,
     LABELS,
     LOG_COLUMNS,
@@ -104,34 +98,16 @@ def find(
     cache: str | os.PathLike[str] | None = None,
     release: Release = KUAIRAND_PURE,
 ) -> KuaiRandFiles | None:
-    """Find the files on this machine, without a network: in `path`, in MMOE_DATA, in the cache.
+    """Find the files of a release on this machine, without a network, as `download.find` does; None when they are not."""
+    found = download.find(_file_set(release), path, cache=cache)
+    if found is None:
+        return None
+    first, second, users, videos = (found[name] for name in release.needed)
+    return KuaiRandFiles(first, second, users, videos, found.get(RANDOM_LOG))
 
-    Args:
-        path: a folder with the files or with a folder kuairand-pure/ or KuaiRand-Pure/data/ that holds them.
-            When given, nothing else is tried.
-        cache: the folder of downloads; None for `data/cache` of a checkout, else the user's.
-        release: which files.
 
-    Returns:
-        The files, or None when they are in none of these places.
-
-    Raises:
-        FileNotFoundError: `path` or MMOE_DATA is not a folder, `path` holds no such files, or some of the
-            needed ones are missing.
-    """
-    if path is not None:
-        found = _in_folder(Path(path), "path", release)
-        if found is None:
-            raise FileNotFoundError(
-                f"no {release.needed[0]}(.gz) in {path} or its folders {' and '.join(PLACES[:2])}: {BY_HAND}"
-            )
-        return found
-    if given := os.environ.get("MMOE_DATA"):
-        found = _in_folder(Path(given), "MMOE_DATA", release)
-        if found is not None:
-            return found
-    cached = _cache_folder(cache)
-    return _in_folder(cached, "the cache", release) if cached.is_dir() else None
+def _file_set(release: Release) -> FileSet:
+    return FileSet(FOLDER, PLACES, release.needed, BY_HAND, release.optional)
 
 
 def find_or_download(
@@ -145,16 +121,8 @@ def find_or_download(
 ) -> KuaiRandFiles:
     """Find the files as `find` does, else download the archive and put its files into the cache.
 
-    Args:
-        path: as `find`.
-        cache: as `find`.
-        release: as `find`.
-        progress: show a bar on standard error.
-        answer_within: seconds without a byte after which an address is given up.
-        all_within: seconds of waiting for bytes in the whole call.
-
     Raises:
-        FileNotFoundError: as `find`.
+        FileNotFoundError: as `download.find`.
         DownloadError: no address gave the archive with the published md5; without a network this takes at
             most 20 s.
         OSError: the cache cannot be written.
@@ -162,32 +130,18 @@ def find_or_download(
     found = find(path, cache=cache, release=release)
     if found is not None:
         return found
-    folder = _cache_folder(cache)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".download-")
-    except OSError as error:
-        raise OSError(
-            f"cannot write to the cache folder {folder} ({error.strerror}): choose a writable one, or {BY_HAND}"
-        ) from error
-    patience = Patience(answer_within, all_within)
-    tried = []
-    with scratch_folder as scratch:
-        for address in release.archives:
-            try:
-                archive = download(address, Path(scratch), patience, progress)
-                _check_md5(archive, release.md5)
-                unpacked = _unpack(archive, release, Path(scratch))
-            except AddressError as error:
-                tried.append(f"{address} ({error})")
-                continue
-            for file in unpacked:
-                file.chmod(0o644)
-                os.replace(file, folder / file.name)
-            return cast(KuaiRandFiles, _in_folder(folder, "the cache", release))
-    raise DownloadError(
-        f"the archive of {release.title} could not be fetched; tried {', '.join(tried)}; by hand: {BY_HAND}"
+    files = _file_set(release)
+    fetch_archive(
+        files,
+        release.archives,
+        release.md5,
+        cache_folder(files, cache),
+        title=release.title,
+        answer_within=answer_within,
+        all_within=all_within,
+        progress=progress,
     )
+    return cast(KuaiRandFiles, find(path, cache=cache, release=release))
 
 
 def available(
@@ -197,11 +151,7 @@ def available(
     release: Release = KUAIRAND_PURE,
     progress: bool = True,
 ) -> bool:
-    """Whether the real files can be had; downloads them when that is what it takes.
-
-    When they cannot, a warning says why. A folder that was named but is wrong still raises: going on with a
-    stand-in would hide a slip of the user.
-    """
+    """Whether the real files can be had, as `download.can_be_had` tells it; downloads them when that is what it takes."""
     return can_be_had(lambda: find_or_download(path, cache=cache, release=release, progress=progress))
 
 
@@ -298,62 +248,6 @@ def checked_videos(frame: pd.DataFrame, name: str) -> pd.DataFrame:
             "dates such as 2022-04-09: correct or blank them"
         )
     return videos
-
-
-def _cache_folder(cache: str | os.PathLike[str] | None) -> Path:
-    return (default_cache() if cache is None else Path(cache)) / FOLDER
-
-
-def _in_folder(folder: Path, given_as: str, release: Release) -> KuaiRandFiles | None:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{given_as} is {folder}, which is not a folder: {BY_HAND}")
-    for place in (folder / name for name in PLACES):
-        found = {name: with_or_without_gz(place / name) for name in (*release.needed, *release.optional)}
-        missing = [name for name in release.needed if found[name] is None]
-        if not missing:
-            first, second, users, videos = (cast(Path, found[name]) for name in release.needed)
-            return KuaiRandFiles(first, second, users, videos, found.get(RANDOM_LOG))
-        if len(missing) < len(release.needed):
-            raise FileNotFoundError(
-                f"{place} ({given_as}) holds a part of the files, {', '.join(missing)}(.gz) missing: {BY_HAND}"
-            )
-    return None
-
-
-def _check_md5(archive: Path, expected: str) -> None:
-    total = hashlib.md5(usedforsecurity=False)
-    with archive.open("rb") as file:
-        while block := file.read(1 << 20):
-            total.update(block)
-    if total.hexdigest() != expected:
-        raise AddressError(f"the archive has the md5 {total.hexdigest()}, expected {expected}")
-
-
-def _unpack(archive: Path, release: Release, scratch: Path) -> list[Path]:
-    """The files of the release out of the archive, each as <name>.gz; nothing else of it is read."""
-    wanted = {*release.needed, *release.optional}
-    unpacked = []
-    try:
-        with tarfile.open(archive) as tarred:
-            for member in tarred:
-                name = Path(member.name).name
-                if not member.isfile() or name not in wanted:
-                    continue
-                target = scratch / f"{name}.gz"
-                with (
-                    cast(IO[bytes], tarred.extractfile(member)) as inside,
-                    target.open("wb") as file,
-                    gzip.GzipFile("", "wb", 6, file, 0) as zipped,
-                ):
-                    shutil.copyfileobj(inside, zipped, 1 << 20)
-                unpacked.append(target)
-    except DAMAGED as error:
-        raise AddressError("the archive is cut short or damaged") from error
-    names = {file.name for file in unpacked}
-    missing = [name for name in release.needed if f"{name}.gz" not in names]
-    if missing:
-        raise AddressError(f"the archive holds no {', '.join(missing)}")
-    return unpacked
 
 
 def _read(path: Path, columns: Sequence[str], text: Sequence[str]) -> tuple[pd.DataFrame, str]:

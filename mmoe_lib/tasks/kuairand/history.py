@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mmoe_lib.tasks.kuairand_columns import LOG_COLUMNS
+from mmoe_lib.tasks.kuairand.columns import LOG_COLUMNS
 
 HISTORY = (
     "impressions_before",

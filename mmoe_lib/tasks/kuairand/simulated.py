@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mmoe_lib.tasks.kuairand_columns import LOG_COLUMNS, USER_COLUMNS, VIDEO_COLUMNS
+from mmoe_lib.tasks.kuairand.columns import LOG_COLUMNS, USER_COLUMNS, VIDEO_COLUMNS
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

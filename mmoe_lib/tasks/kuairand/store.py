@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmoe_lib.tasks.column_files import ColumnWriter, mapped
-from mmoe_lib.tasks.kuairand_features import NUM_OUTCOMES, FeatureTables, Impressions
+from mmoe_lib.tasks.kuairand.column_files import ColumnWriter, mapped
+from mmoe_lib.tasks.kuairand.features import NUM_OUTCOMES, FeatureTables, Impressions
 
 COLUMNS = tuple(field.name for field in fields(Impressions))
 """The names of the columns; each is the file `<name>.npy`."""

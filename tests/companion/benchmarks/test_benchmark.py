@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmoe_lib import benchmark
-from mmoe_lib.benchmark import CENSUS_INPUTS, Contender, PlainMMoE, measure, show, training_flops
+from companion.benchmarks import training as benchmark
+from companion.benchmarks.__main__ import main
+from companion.benchmarks.measure import work_for
+from companion.benchmarks.random_people import CENSUS_INPUTS
+from companion.benchmarks.training import Contender, PlainMMoE, measure, show, training_flops
+from companion.study.search_space import METHODS, SEARCH_SPACE, settings_text
 from mmoe_lib.models import MMoE, count_parameters, paper_model
-from mmoe_lib.study.search_space import METHODS, SEARCH_SPACE, settings_text
 
 
 @pytest.mark.parametrize("model", ["Shared-Bottom", "OMoE", "MMoE"])
@@ -90,13 +93,13 @@ def test_ratios_and_shares_compare_with_the_right_rows() -> None:
 def test_work_is_counted_over_the_time_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock of our own: calls of 1, 2, 3 and 4 s, 8 rows each, until 10 s are over."""
     now, calls = [0.0], count(1)
-    monkeypatch.setattr("mmoe_lib.benchmark.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("companion.benchmarks.measure.time.perf_counter", lambda: now[0])
 
     def work() -> int:
         now[0] += next(calls)
         return 8
 
-    speed, half, most = benchmark.work_for(work, 9.5, "cpu")
+    speed, half, most = work_for(work, 9.5, "cpu")
     assert speed == pytest.approx(4 * 8 / 10)
     assert half == pytest.approx(2500)
     assert most == pytest.approx(3970)  # between the third and the fourth, at 0.99 of the way
@@ -133,8 +136,8 @@ def test_every_model_and_batch_that_is_compared_has_its_plain_loop() -> None:
 
 
 def test_bad_arguments_end_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert benchmark.main(["--rounds", "0"]) == 1
-    assert benchmark.main(["--device", "cuda:99"]) == 1
+    assert main(["training", "--rounds", "0"]) == 1
+    assert main(["census", "--device", "cuda:99"]) == 1
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2
     assert "rounds is 0" in errors[0]

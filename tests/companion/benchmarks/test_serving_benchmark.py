@@ -10,9 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from mmoe_lib import ranking_benchmark, serving_benchmark
-from mmoe_lib.models import count_multiply_adds, count_parameters
-from mmoe_lib.ranking_benchmark import (
+from companion.benchmarks import ranking as ranking_benchmark
+from companion.benchmarks import serving as serving_benchmark
+from companion.benchmarks.__main__ import main
+from companion.benchmarks.measure import Settings, interleaved
+from companion.benchmarks.random_log import kuairand_tables, random_log, requests
+from companion.benchmarks.ranking import (
     PLAIN,
     PlainRanker,
     ensemble_work,
@@ -20,13 +23,12 @@ from mmoe_lib.ranking_benchmark import (
     plain_batches,
     plain_inputs,
     plain_work,
-    random_log,
 )
+from companion.study.rankers import METHODS, build_ranker
+from mmoe_lib.models import count_multiply_adds, count_parameters
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.serving_benchmark import Settings, interleaved, kuairand_tables, requests
-from mmoe_lib.study.kuairand import METHODS, build_ranker
 from mmoe_lib.tasks.kuairand import encode, load
-from mmoe_lib.tasks.kuairand_features import FeatureTables, Impressions
+from mmoe_lib.tasks.kuairand.features import FeatureTables, Impressions
 
 ORIGIN = {"commit", "command", "preset", "device", "torch_version", "data"}
 
@@ -263,15 +265,15 @@ def test_training_is_measured_for_plain_loops_and_ensembles(monkeypatch: pytest.
     assert "nan" not in ranking_benchmark.show(rows)
 
 
-@pytest.mark.parametrize("module", [serving_benchmark, ranking_benchmark])
-def test_bad_arguments_end_in_one_line(module: object, capsys: pytest.CaptureFixture[str]) -> None:
-    assert module.main(["--rounds", "0"]) == 1  # type: ignore[attr-defined]
-    assert module.main(["--seconds", "0"]) == 1  # type: ignore[attr-defined]
-    assert module.main(["--device", "cuda:99"]) == 1  # type: ignore[attr-defined]
+@pytest.mark.parametrize("name", ["serving", "ranking", "extensions"])
+def test_bad_arguments_end_in_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--rounds", "0"]) == 1
+    assert main([name, "--seconds", "0"]) == 1
+    assert main([name, "--device", "cuda:99"]) == 1
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3
     assert "rounds is 0" in errors[0]
-    assert "seconds 0" in errors[1]
+    assert "seconds is 0" in errors[1]
     assert "device is 'cuda:99'" in errors[2]
 
 
@@ -279,9 +281,9 @@ def test_the_command_writes_its_rows_with_their_origin(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "serving.csv"
-    assert serving_benchmark.main(["--rounds", "1", "--seconds", "0.002", "--csv", str(path)]) == 0
+    assert main(["serving", "--rounds", "1", "--seconds", "0.002", "--csv", str(path)]) == 0
     rows = pd.read_csv(path)
     assert rows["model"].tolist() == list(METHODS)
     assert set(rows.columns) >= ORIGIN
-    assert (rows["command"] == "python -m mmoe_lib.serving_benchmark").all()
+    assert (rows["command"] == "python -m companion.benchmarks serving").all()
     assert "Shared-Bottom" in capsys.readouterr().out

@@ -9,18 +9,19 @@ import pandas as pd
 import pytest
 import torch
 
-from mmoe_lib import streaming_benchmark
-from mmoe_lib.streaming_benchmark import Contender, measure, random_impressions, random_tables, run, show
-from mmoe_lib.tasks.kuairand_features import EXACT_IN_FLOAT32
+from companion.benchmarks.__main__ import main
+from companion.benchmarks.random_log import CHUNK, random_impressions, random_tables
+from companion.benchmarks.streaming import Contender, measure, run, show
+from mmoe_lib.tasks.kuairand.features import EXACT_IN_FLOAT32
 
 
 def test_the_random_log_is_the_same_again_and_looks_like_the_real_one() -> None:
-    features, rows = random_tables(), streaming_benchmark.CHUNK + 10_000
+    features, rows = random_tables(), CHUNK + 10_000
     assert features.user_table.shape == (27_001, 31)
     assert features.video_table.shape == (7_502, 12)
     assert features.vocabulary < EXACT_IN_FLOAT32
     pieces, again = (list(random_impressions(features, rows, seed=3)) for _ in range(2))
-    assert [len(piece) for piece in pieces] == [streaming_benchmark.CHUNK, 10_000]
+    assert [len(piece) for piece in pieces] == [CHUNK, 10_000]
     for piece, same in zip(pieces, again, strict=True):
         for field in fields(piece):
             assert torch.equal(getattr(piece, field.name), getattr(same, field.name))
@@ -58,9 +59,9 @@ def test_memory_is_that_of_the_process_and_not_of_the_one_that_started_it() -> N
     """In an interpreter that has held 400 MB, a new one has not."""
     code = """
 import subprocess, sys
-from mmoe_lib.streaming_benchmark import peak_memory
+from companion.benchmarks.measure import peak_memory
 held = bytearray(b"1") * 400_000_000
-child = "from mmoe_lib.streaming_benchmark import peak_memory; print(peak_memory())"
+child = "from companion.benchmarks.measure import peak_memory; print(peak_memory())"
 print(peak_memory(), subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -76,10 +77,10 @@ def test_a_missing_store_is_one_line_and_no_process_stays(tmp_path: Path) -> Non
 def test_rows_are_saved_with_their_origin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rows.csv"
     arguments = ["--rows", "2000", "--times", "2", "--rounds", "1", "--seconds", "0.05", "--csv", str(path)]
-    assert streaming_benchmark.main([*arguments, "--folder", str(tmp_path)]) == 0
+    assert main(["streaming", *arguments, "--folder", str(tmp_path)]) == 0
     rows = pd.read_csv(path)
     assert {"commit", "torch_version", "device", "memory_mb"} <= set(rows.columns)
-    assert rows["command"][0] == "python -m mmoe_lib.streaming_benchmark --rows 2000 --times 2"
+    assert rows["command"][0] == "python -m companion.benchmarks streaming --rows 2000 --times 2"
     assert str(tmp_path) not in path.read_text()
     assert "in memory" in capsys.readouterr().out
 
@@ -97,6 +98,6 @@ def test_rows_are_saved_with_their_origin(tmp_path: Path, capsys: pytest.Capture
 def test_bad_arguments_are_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert streaming_benchmark.main(arguments) == 1
+    assert main(["streaming", *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmoe_lib.claims import (
+from companion.claims import (
     Claim,
     Comparison,
     Runs,
@@ -20,7 +20,7 @@ from mmoe_lib.claims import (
     comparisons_table,
     synthetic_claims,
 )
-from mmoe_lib.results import histogram_runs, paper_losses, read_paper
+from companion.results import histogram_runs, paper_losses, read_paper
 
 MODELS = ("Shared-Bottom-16", "Shared-Bottom", "OMoE", "MMoE")
 PAPER = paper_losses()

@@ -2,8 +2,8 @@
 
 import argparse
 import importlib
+import importlib.util
 import re
-import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 from _scripts.layout import Book
 from _scripts.notebooks import read_notebook
 
-from mmoe_lib.claims import (
+from companion.claims import (
     VERDICTS,
     Claim,
     ClaimRow,
@@ -26,8 +26,9 @@ from mmoe_lib.claims import (
     short_scorecard_markdown,
     verdict_counts,
 )
-from mmoe_lib.claims.scorecard import RESULTS
-from mmoe_lib.figures.scorecard import support_shares
+from companion.claims.scorecard import RESULTS
+from companion.figures.scorecard import support_shares
+from companion.programs import program
 
 BOOK = Book()
 STORED = BOOK.root / "data" / "results"
@@ -161,8 +162,33 @@ def test_a_headline_is_one_of_the_comparisons() -> None:
         Claim(1, "s", "t", (), 5)
 
 
-@pytest.mark.parametrize("command", sorted({command for row in ROWS for command in row.commands}))
+def stored_commands() -> list[str]:
+    """Every command that a stored row names and Python runs."""
+    tables = (pd.read_csv(path) for path in sorted(STORED.glob("*.csv")))
+    commands = {
+        str(command) for table in tables for command in table.get("command", pd.Series(dtype=str)).unique()
+    }
+    return sorted(command for command in commands if command.startswith("python "))
+
+
+def told_commands() -> list[str]:
+    """Every command of the two packages that a reader is told to type, in the READMEs and the chapters."""
+    texts = [BOOK.root / "README.md", BOOK.root / "data" / "README.md"]
+    told = [file.read_text(encoding="utf-8") for file in texts]
+    told += [
+        cell.source
+        for notebook in BOOK.notebooks()
+        for cell in read_notebook(notebook).cells
+        if cell.cell_type == "markdown"
+    ]
+    found = re.findall(r"python -m (?:companion|mmoe_lib)\.[^`#\n]+", "\n".join(told))
+    return sorted({command.strip() for command in found})
+
+
+@pytest.mark.parametrize("command", [*stored_commands(), *told_commands()])
 def test_every_command_is_understood_by_its_program(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stored rows keep the command they were made with; where its program has moved, the new one must take it."""
+
     class ParsedError(Exception):
         pass
 
@@ -173,13 +199,36 @@ def test_every_command_is_understood_by_its_program(command: str, monkeypatch: p
         raise ParsedError
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
-    python, option, module, *arguments = shlex.split(command)
-    assert (python, option) == ("python", "-m")
-    if importlib.util.find_spec(module + ".__main__" if module == "mmoe_lib.study" else module) is None:
-        pytest.fail(f"there is no module {module}")
-    program = importlib.import_module("mmoe_lib.study.__main__" if module == "mmoe_lib.study" else module)
+    module, arguments = program(command)
+    found = importlib.util.find_spec(module)
+    assert found is not None, f"there is no module {module}"
+    runs = importlib.import_module(f"{module}.__main__" if found.submodule_search_locations else module)
     with pytest.raises(ParsedError):
-        program.main(arguments)
+        runs.main(arguments)
+
+
+def test_no_text_tells_an_earlier_name() -> None:
+    assert len(told_commands()) > 15
+    for command in told_commands():
+        assert program(command) == (command.split()[2], command.split()[3:]), command
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("python -m mmoe_lib.study census --preset paper", "companion.study census --preset paper"),
+        ("python -m mmoe_lib.benchmark", "companion.benchmarks training"),
+        ("python -m mmoe_lib.benchmark census", "companion.benchmarks census"),
+        ("python -m mmoe_lib.streaming_benchmark --rows 9", "companion.benchmarks streaming --rows 9"),
+        ("python -m companion.study census", "companion.study census"),
+    ],
+)
+def test_moved_programs_are_known_by_their_earlier_names(command: str, expected: str) -> None:
+    module, arguments = program(command)
+    assert " ".join([module, *arguments]) == expected
+    for other in ("make status", "python script.py", "python -m"):
+        with pytest.raises(ValueError, match="expected `python -m` and a module"):
+            program(other)
 
 
 def test_commands_are_those_of_the_rows(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from mmoe_lib import figures
-from mmoe_lib.results import mean_interval, read_paper
+from companion import figures
+from companion.results import mean_interval, read_paper
 from mmoe_lib.tasks.synthetic import CALIBRATED
 
 ROWS = pd.DataFrame(

@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 import torch
 
-from mmoe_lib import results
-from mmoe_lib.figures import interactive
-from mmoe_lib.figures.interactive import Interactive
-from mmoe_lib.figures.interactive import fragment as fragments
+from companion import results
+from companion.figures import interactive
+from companion.figures.interactive import Interactive
+from companion.figures.interactive import fragment as fragments
 from mmoe_lib.tasks.synthetic import label_correlation
 
 ROOM = Path(fragments.__file__).parent
@@ -368,7 +368,7 @@ def test_the_page_has_the_stored_model_and_every_change(
 
 def test_the_stored_person_says_where_it_comes_from(person: dict[str, Any]) -> None:
     origin = person["origin"]
-    assert origin["command"] == "python -m mmoe_lib.study.census_person"
+    assert origin["command"] == "python -m mmoe_lib.study.census_person"  # its name when it was made
     assert "simulated" not in origin["data"]
     assert re.fullmatch(r"[0-9a-f]{12}\+?", origin["commit"])
     assert person["training"]["rows"] == 199_523

@@ -11,8 +11,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer, ErrorbarContainer
 
-from mmoe_lib import figures
-from mmoe_lib.results import mean_interval, paper_gates, recommendation_paper
+from companion import figures
+from companion.results import mean_interval, paper_gates, recommendation_paper
 
 METHODS = ("Single-Task", "Shared-Bottom", "MMoE")
 

@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from mmoe_lib.claims import Comparison
-from mmoe_lib.figures.summary import gain_dots, gain_finding
+from companion.claims import Comparison
+from companion.figures.summary import gain_dots, gain_finding
 
 LOSSES = {
     "p = 0.5": Comparison("a", 0.05, 0.04, 0.07, 0.001, True, 0.17),

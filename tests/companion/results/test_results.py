@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mmoe_lib.results import (
+from companion.checkout import DATA
+from companion.results import (
     choice_orders,
     choice_table,
     difference_interval,
@@ -21,7 +22,6 @@ from mmoe_lib.results import (
     read_paper,
     read_results,
 )
-from mmoe_lib.results.reading import DATA
 
 
 def test_the_papers_numbers_are_whole() -> None:

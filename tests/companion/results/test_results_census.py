@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mmoe_lib.claims import claim_9
-from mmoe_lib.results import (
+from companion.claims import claim_9
+from companion.results import (
     alpha_table,
     balanced,
     census_best,

@@ -8,9 +8,9 @@ import pytest
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from mmoe_lib import figures, results
-from mmoe_lib.results import extensions
-from mmoe_lib.results.extensions import BETTER, NEITHER, WORSE, Comparisons, advice, against_base
+from companion import figures, results
+from companion.results import extensions
+from companion.results.extensions import BETTER, NEITHER, WORSE, Comparisons, advice, against_base
 
 
 def _runs(means: dict[str, float], runs: int = 20, spread: float = 0.01) -> pd.DataFrame:

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mmoe_lib.claims import claim_10, claim_11, claim_12
-from mmoe_lib.results import (
+from companion.claims import claim_10, claim_11, claim_12
+from companion.results import (
     collapse_table,
     expert_use,
     gate_concentration,

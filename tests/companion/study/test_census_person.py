@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
-from mmoe_lib.figures.interactive import person_inputs, person_model
+from companion.figures.interactive import person_inputs, person_model
+from companion.study import census_person
+from companion.study.census import CensusSource
+from companion.study.census_person import CHANGEABLE, Choice, Number
 from mmoe_lib.models import MMoE
-from mmoe_lib.study import census_person
-from mmoe_lib.study.census import CensusSource
-from mmoe_lib.study.census_person import CHANGEABLE, Choice, Number
-from mmoe_lib.tasks.census import INPUTS, NEVER_INPUTS, CensusTables, encode
+from mmoe_lib.tasks.census import CensusTables, encode
+from mmoe_lib.tasks.census.columns import NEVER_INPUTS
+from mmoe_lib.tasks.census.encoding import INPUTS
 
 SOURCE = CensusSource(train_rows=6_000, test_rows=2_000, simulated=True)
 
@@ -115,7 +117,7 @@ def test_nothing_is_written_when_the_data_are_missing(
 ) -> None:
     monkeypatch.setenv("MMOE_DATA", str(tmp_path / "nowhere"))
     # Of five rows: no test that ran before has left these tables in the cache.
-    monkeypatch.setattr("mmoe_lib.study.census_person.CensusSource", lambda: CensusSource(train_rows=5))
+    monkeypatch.setattr("companion.study.census_person.CensusSource", lambda: CensusSource(train_rows=5))
     assert census_person.main(["--results", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("error: ")
     assert list(tmp_path.iterdir()) == []

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
+from companion.study import Cell, census, references, tuning
+from companion.study.__main__ import main
+from companion.study.census import CensusSource, Choices, Chosen
+from companion.study.census_variants import AS_IN_THE_STUDY, VARIANTS
+from companion.study.presets import PRESETS
+from companion.study.search_space import METHODS, SEARCH_SPACE, read_settings, settings_text
 from mmoe_lib.models import TensorFactorization
-from mmoe_lib.presets import PRESETS
-from mmoe_lib.study import Cell, census, references, tuning
-from mmoe_lib.study.__main__ import main
-from mmoe_lib.study.census import CensusSource, Choices, Chosen
-from mmoe_lib.study.search_space import METHODS, SEARCH_SPACE, read_settings, settings_text
 from mmoe_lib.tasks.census import GROUPS
-from mmoe_lib.tasks.census_variants import AS_IN_THE_STUDY, VARIANTS
 from mmoe_lib.training import Ensemble
 
 SOURCE = CensusSource(train_rows=5_000, test_rows=2_000, simulated=True)
@@ -231,7 +231,7 @@ def small_command(monkeypatch: pytest.MonkeyPatch) -> None:
         census_chunk=1,
         census_choice_runs=1,
     )
-    command = "mmoe_lib.study.__main__"
+    command = "companion.study.__main__"
     monkeypatch.setattr(f"{command}.preset", lambda name: tiny)
     source = CensusSource(train_rows=1_500, test_rows=800, simulated=True)
     monkeypatch.setattr(f"{command}._census_source", lambda chosen: source)

@@ -7,20 +7,10 @@ import pytest
 import torch
 from generated_census import Generated
 
-from mmoe_lib.tasks.census import (
-    COLUMNS,
-    CONTINUOUS,
-    GROUPS,
-    INPUTS,
-    MONEY,
-    CensusData,
-    CensusTables,
-    encode,
-    label_correlation,
-    load,
-)
-from mmoe_lib.tasks.census_columns import EDUCATION, MARITAL, Group, categories
-from mmoe_lib.tasks.census_variants import AS_IN_THE_STUDY, VARIANTS, encode_variant, misaligned_columns
+from companion.study.census_variants import AS_IN_THE_STUDY, VARIANTS, encode_variant, misaligned_columns
+from mmoe_lib.tasks.census import GROUPS, CensusData, CensusTables, encode, label_correlation, load
+from mmoe_lib.tasks.census.columns import COLUMNS, CONTINUOUS, EDUCATION, MARITAL, MONEY, Group, categories
+from mmoe_lib.tasks.census.encoding import INPUTS
 
 ONLY_INCOME = ("education kept", "education and weight kept")
 ONLY_EDUCATION = ("bachelor's or higher", "some college or higher")

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 import torch
 
+from companion.study.__main__ import main
+from companion.study.cells import Cell
+from companion.study.census import CensusSource
+from companion.study.extensions import census, gates, gradients, rare_labels, units
+from companion.study.extensions.rare_labels import REMEDIES, SHARES, Choices, Sources, kept_rows, loss_of
+from companion.study.kuairand import RankingSource
+from companion.study.presets import PRESETS
+from mmoe_lib.metrics import polarisation
 from mmoe_lib.models import count_multiply_adds
-from mmoe_lib.presets import PRESETS
-from mmoe_lib.study.__main__ import main
-from mmoe_lib.study.cells import Cell
-from mmoe_lib.study.census import CensusSource
-from mmoe_lib.study.extensions import census, gates, gradients, rare_labels, units
-from mmoe_lib.study.extensions.gates import polarisation
-from mmoe_lib.study.extensions.models import EXTENSIONS, STRENGTHS
-from mmoe_lib.study.extensions.rare_labels import REMEDIES, SHARES, Choices, Sources, kept_rows, loss_of
-from mmoe_lib.study.kuairand import RankingSource
+from mmoe_lib.models.extensions.registry import EXTENSIONS, STRENGTHS
 from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import binary_cross_entropy, squared_error
 from mmoe_lib.training.losses import weighted

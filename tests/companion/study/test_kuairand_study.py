@@ -10,27 +10,26 @@ import pytest
 import torch
 from sklearn.metrics import r2_score, roc_auc_score
 
-from mmoe_lib.models import count_multiply_adds
-from mmoe_lib.policies import tradeoff
-from mmoe_lib.presets import PRESETS
-from mmoe_lib.study import kuairand, kuairand_references, off_policy
-from mmoe_lib.study.cells import Cell, run_cells
-from mmoe_lib.study.kuairand import (
-    METHODS,
+from companion.study import kuairand, kuairand_references, off_policy
+from companion.study.cells import Cell, run_cells
+from companion.study.kuairand import (
     RATES,
     TUNING_SEED,
     Choices,
     Chosen,
     RankingSource,
-    build_ranker,
     chosen_settings,
     probabilities,
     reported_cells,
     train_rankers,
     tuning_cells,
 )
-from mmoe_lib.study.origin import Origin
-from mmoe_lib.tasks.kuairand import load
+from companion.study.origin import Origin
+from companion.study.policies import tradeoff
+from companion.study.presets import PRESETS
+from companion.study.rankers import METHODS, build_ranker
+from mmoe_lib.models import count_multiply_adds
+from mmoe_lib.tasks.kuairand import load, some_users
 
 SOURCE = RankingSource(users=200, simulated=True)
 SMALL = replace(PRESETS["smoke"], kuairand_epochs=3, kuairand_seeds=4, kuairand_chunk=2)
@@ -202,7 +201,7 @@ def test_gate_dropout_trains_other_weights_and_judges_without_noise() -> None:
             lambda: train_rankers("MMoE", SOURCE.data(), (0,), Choices("RMSprop", 1), learning_rate=1.0),
             "optimiser is 'RMSprop', expected one of SGD, Adam",
         ),
-        (lambda: kuairand.some_users(SOURCE.tables(), 10**6), "1,000,000 users asked for"),
+        (lambda: some_users(SOURCE.tables(), 10**6), "1,000,000 users asked for"),
         (lambda: off_policy.with_candidates(SOURCE.tables(), 1), "number of candidates is 1"),
         (
             lambda: off_policy.with_candidates(replace(SOURCE.tables(), random=None), 5),
@@ -222,7 +221,7 @@ def test_what_cannot_be_is_one_line(call: object, message: str) -> None:
 
 def test_some_users_keep_all_of_their_impressions() -> None:
     tables = load(simulated=True, num_users=100)
-    few = kuairand.some_users(tables, 10)
+    few = some_users(tables, 10)
     kept = few.log["user_id"].unique()
     assert len(kept) == 10
     assert len(few.log) == tables.log["user_id"].isin(kept).sum()

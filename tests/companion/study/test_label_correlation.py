@@ -2,10 +2,10 @@
 
 import pytest
 
-from mmoe_lib.presets import PRESETS
-from mmoe_lib.results import read_paper, read_results
-from mmoe_lib.study.cells import Cell
-from mmoe_lib.study.label_correlation import COSINES, label_cells, run_labels
+from companion.results import read_paper, read_results
+from companion.study.cells import Cell
+from companion.study.label_correlation import COSINES, label_cells, run_labels
+from companion.study.presets import PRESETS
 from mmoe_lib.tasks.synthetic import label_correlation
 
 

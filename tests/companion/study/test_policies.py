@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmoe_lib.policies import direct_replay, inverse_propensity, tradeoff
+from companion.study.policies import direct_replay, inverse_propensity, tradeoff
 
 # --- trade-off ---
 

@@ -1,16 +1,19 @@
 """Studies: resumed where they stopped, never half-written, every row with its origin; the census study."""
 
+import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
-from mmoe_lib.presets import PRESETS, preset
-from mmoe_lib.study import Cell, Origin, run_cells
-from mmoe_lib.study.__main__ import main
-from mmoe_lib.study.cells import append_rows, read_rows
+from companion.study import Cell, Origin, run_cells
+from companion.study import origin as origins
+from companion.study.__main__ import main
+from companion.study.cells import append_rows, read_rows
+from companion.study.presets import PRESETS, preset
 
-ORIGIN = Origin("abc", "python -m mmoe_lib.study test", "smoke", "cpu", "2", "synthetic")
+ORIGIN = Origin("abc", "python -m companion.study test", "smoke", "cpu", "2", "synthetic")
 CELLS = [Cell(model, "income", 1e-3, (0, 1)) for model in ("MMoE", "OMoE", "Shared-Bottom")]
 
 
@@ -114,3 +117,32 @@ def test_an_unknown_preset_or_device_ends_the_command_with_one_line(
     assert "preset is 'huge'" in errors[0]
     assert "device is 'gpu'" in errors[1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_change_of_either_package_makes_a_commit_inexact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> None:
+        name = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", *name, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    files = [tmp_path / name for name in ("mmoe_lib/a.py", "book/companion/b.py", "book/chapter.ipynb")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("1\n", encoding="utf-8")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "all")
+    monkeypatch.setattr(origins, "ROOT", tmp_path)
+
+    def commit() -> str:
+        return Origin.now("a command", "smoke", torch.device("cpu"), "synthetic").commit
+
+    clean = commit()
+    assert len(clean) == 12
+    told = []
+    for file in files:
+        file.write_text("2\n", encoding="utf-8")
+        told.append(commit())
+        file.write_text("1\n", encoding="utf-8")
+    assert told == [f"{clean}+", f"{clean}+", clean]  # a chapter computes no row

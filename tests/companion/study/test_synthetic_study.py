@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
+from companion.study import Cell, synthetic
+from companion.study.__main__ import main
+from companion.study.cells import read_rows
+from companion.study.presets import PRESETS
 from mmoe_lib.models import MMoE, paper_model
-from mmoe_lib.presets import PRESETS
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.study import Cell, synthetic
-from mmoe_lib.study.__main__ import main
-from mmoe_lib.study.cells import read_rows
 from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import Ensemble
 
@@ -285,7 +285,7 @@ def test_the_command_runs_lists_and_runs_again_without_change(
     assert main([*command, "--list"]) == 0
     assert "done   MMoE, p = 1, learning rate" in capsys.readouterr().out
     rows = read_rows(tmp_path / "synthetic.csv")
-    assert set(rows["command"]) == {"python -m mmoe_lib.study synthetic --preset smoke"}
+    assert set(rows["command"]) == {"python -m companion.study synthetic --preset smoke"}
     # the reported rate is the one that tuning found best
     chosen = synthetic.chosen_rates(read_rows(tmp_path / "synthetic_tuning.csv"))
     for (model, setting), rate in chosen.items():

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from mmoe_lib.models import count_multiply_adds
-from mmoe_lib.presets import PRESETS
-from mmoe_lib.study import Origin, census, origin, tuning
-from mmoe_lib.study.cells import append_rows
-from mmoe_lib.study.census import CensusSource
-from mmoe_lib.study.search_space import (
+from companion.checkout import ROOT
+from companion.study import Origin, census, tuning
+from companion.study.cells import append_rows
+from companion.study.census import CensusSource
+from companion.study.presets import PRESETS
+from companion.study.search_space import (
     METHODS,
     SEARCH_SPACE,
     UNIT_CAP,
@@ -25,14 +25,15 @@ from mmoe_lib.study.search_space import (
     search_space_table,
     settings_text,
 )
-from mmoe_lib.study.tuning import Pair, best_settings, storage_of, tune, tune_all, waiting_pairs
+from companion.study.tuning import Pair, best_settings, storage_of, tune, tune_all, waiting_pairs
+from mmoe_lib.models import count_multiply_adds
 from mmoe_lib.training import DivergedError
 
 SOURCE = CensusSource(train_rows=3_000, test_rows=1_000, simulated=True)
 TINY = replace(PRESETS["smoke"], census_trials=3, census_tuning_runs=2, census_tuning_epochs=3)
 ALL = 3 + len(tuning.FIXED_RATES)
 PAIR = Pair("Shared-Bottom", "income")
-ORIGIN = Origin("abc", "python -m mmoe_lib.study census", "smoke", "cpu", "2", "simulated")
+ORIGIN = Origin("abc", "python -m companion.study census", "smoke", "cpu", "2", "simulated")
 
 
 def ends(method: str) -> Iterator[dict[str, int | float]]:
@@ -211,6 +212,6 @@ def test_all_pairs_are_tuned_once_and_stand_in_the_order_of_the_tables(
 
 
 def test_the_storage_lies_with_the_downloads_or_beside_other_results(tmp_path: Path) -> None:
-    repository = origin.ROOT / "data"
+    repository = ROOT / "data"
     assert storage_of(TINY, repository / "results").is_relative_to(repository / "cache")  # ignored by git
     assert storage_of(TINY, tmp_path).is_relative_to(tmp_path)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mmoe_lib.study import Cell, Origin, run_cells
-from mmoe_lib.study.cells import append_rows, read_rows, waiting_cells
-from mmoe_lib.study.workers import ENVIRONMENT, WorkerDiedError, fast_environment
+from companion.study import Cell, Origin, run_cells
+from companion.study.cells import append_rows, read_rows, waiting_cells
+from companion.study.workers import ENVIRONMENT, WorkerDiedError, fast_environment
 
-ORIGIN = Origin("abc", "python -m mmoe_lib.study test", "smoke", "cpu", "2", "synthetic")
+ORIGIN = Origin("abc", "python -m companion.study test", "smoke", "cpu", "2", "synthetic")
 CELLS = [
     Cell(model, "p = 1", 1e-3, (0, 1), {"steps": 10}) for model in ("slow", "MMoE", "OMoE", "Shared-Bottom")
 ]
@@ -97,7 +97,7 @@ from functools import partial
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_workers import CELLS, ORIGIN, slowly
-from mmoe_lib.study import run_cells
+from companion.study import run_cells
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
     run_cells(CELLS, partial(slowly, folder), folder / "study.csv", ORIGIN, workers=int(sys.argv[3]), progress=False)
@@ -142,7 +142,7 @@ def test_two_studies_fill_one_file_without_losing_rows(tmp_path: Path) -> None:
     for number in range(4):
         code = (
             "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-            "from test_workers import ORIGIN, results\nfrom mmoe_lib.study import Cell, run_cells\n"
+            "from test_workers import ORIGIN, results\nfrom companion.study import Cell, run_cells\n"
             f"cells = [Cell('MMoE', f'{number} {{i}}', 1e-3, (0,)) for i in range(25)]\n"
             "run_cells(cells, results, Path(sys.argv[2]), ORIGIN, progress=False)\n"
         )

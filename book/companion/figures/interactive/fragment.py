@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmoe_lib.figures.style import COLOURS
+from companion.figures.style import COLOURS
 
 HERE = Path(__file__).parent
 

@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mmoe_lib.figures.interactive.fragment import Interactive, fragment
-from mmoe_lib.figures.style import WIDTH, finish, theme
+from companion.figures.interactive.fragment import Interactive, fragment
+from companion.figures.style import WIDTH, finish, theme
 from mmoe_lib.models import MMoE
 
 TASKS = ("income above 50,000 dollars", "never married")
@@ -24,7 +24,7 @@ def person_model(person: Mapping[str, Any]) -> MMoE:
     """The stored model as the ordinary module of one run.
 
     Args:
-        person: `mmoe_lib.results.read_census_person`.
+        person: `companion.results.read_census_person`.
     """
     sizes = person["sizes"]
     module = MMoE(
@@ -51,7 +51,7 @@ def census_person(person: Mapping[str, Any], picture: str | None = None) -> Inte
     """The interactive figure: a control for each input that can be changed.
 
     Args:
-        person: `mmoe_lib.results.read_census_person`.
+        person: `companion.results.read_census_person`.
         picture: The name of the figure that `census_person_picture` is in the book.
     """
     controls = [
@@ -90,7 +90,7 @@ def census_person_picture(person: Mapping[str, Any], finding: str) -> Figure:
     """How far each change alone can take both predictions and both gates from the typical person.
 
     Args:
-        person: `mmoe_lib.results.read_census_person`.
+        person: `companion.results.read_census_person`.
         finding: The title.
     """
     reach = person_reach(person)
@@ -120,7 +120,7 @@ def person_reach(person: Mapping[str, Any]) -> pd.DataFrame:
     """What each change alone can do, a row a change.
 
     Args:
-        person: `mmoe_lib.results.read_census_person`.
+        person: `companion.results.read_census_person`.
 
     Returns:
         By the changes' labels, for both tasks k: typical_k, low_k and high_k, the probability of the typical person and

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from mmoe_lib.figures.interactive.fragment import Interactive, colour_name, fragment
-from mmoe_lib.results import LEARNED_NOTHING, mean_interval
+from companion.figures.interactive.fragment import Interactive, colour_name, fragment
+from companion.results import LEARNED_NOTHING, mean_interval
 from mmoe_lib.tasks.census import GROUPS
 
 METRICS = {

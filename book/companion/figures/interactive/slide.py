@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mmoe_lib.figures.interactive.fragment import Interactive, colour_name, fragment
-from mmoe_lib.figures.style import COLOURS, LINES, MARKERS, WIDTH, finish, theme
-from mmoe_lib.results import expert_use, loss_curves, summarise
+from companion.figures.interactive.fragment import Interactive, colour_name, fragment
+from companion.figures.style import COLOURS, LINES, MARKERS, WIDTH, finish, theme
+from companion.results import expert_use, loss_curves, summarise
 from mmoe_lib.tasks.synthetic import label_correlation
 
 MODELS = ("Shared-Bottom", "OMoE", "MMoE")

@@ -9,13 +9,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mmoe_lib.models.sizes import ModelBuilder
-from mmoe_lib.presets import Preset
-from mmoe_lib.study.cells import Cell
-from mmoe_lib.study.census import BATCH_SIZE, CensusSource, score
-from mmoe_lib.study.extensions.gates import GATE_MEASURES, has_gates, polarisation
-from mmoe_lib.study.extensions.models import EXTENSIONS, extension, noise_columns
-from mmoe_lib.study.synthetic import TUNING_SEED
+from companion.study.cells import Cell
+from companion.study.census import BATCH_SIZE, CensusSource, score
+from companion.study.extensions.gates import has_gates
+from companion.study.presets import Preset
+from companion.study.synthetic import TUNING_SEED
+from mmoe_lib.metrics import GATE_MEASURES, polarisation
+from mmoe_lib.models.extensions.registry import EXTENSIONS, extension, noise_columns
+from mmoe_lib.models.layers import ModelBuilder
 from mmoe_lib.tasks.census import CensusData
 from mmoe_lib.training import Ensemble, History, TrainingSettings, binary_cross_entropy, epochs, train
 from mmoe_lib.training.balancing import Balancer
@@ -145,7 +146,7 @@ def train_on(
 
 
 def run(cell: Cell, source: CensusSource, device: torch.device | str = "cpu") -> pd.DataFrame:
-    """The rows of one cell: the AUCs of `mmoe_lib.study.census.score`, and `GATE_MEASURES` on the test half."""
+    """The rows of one cell: the AUCs of `companion.study.census.score`, and `GATE_MEASURES` on the test half."""
     choices = Choices(**cell.facts)  # type: ignore[arg-type]
     data = source.data(choices.group)
     ensemble, history = train_on(

@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mmoe_lib.presets import Preset
-from mmoe_lib.study.cells import Cell
-from mmoe_lib.study.extensions.models import EXTENSIONS, extension, noise_columns
-from mmoe_lib.study.synthetic import COMPILE_STEPS, DEFAULT_RATE, TEST_ROWS, TUNING_SEED
+from companion.study.cells import Cell, chunks
+from companion.study.presets import Preset
+from companion.study.synthetic import COMPILE_STEPS, DEFAULT_RATE, TEST_ROWS, TUNING_SEED
+from mmoe_lib.metrics import GATE_MEASURES, polarisation
+from mmoe_lib.models.extensions.registry import EXTENSIONS, extension, noise_columns
 from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import Ensemble, History, TrainingSettings, squared_error, train
 from mmoe_lib.training.batches import with_noise
@@ -122,11 +123,6 @@ def _choices(preset: Preset, p: float, tasks: int = 2, constants: str = "calibra
     return Choices(p, tasks, preset.extension_steps, preset.synthetic_batch_size, constants)
 
 
-def chunks(runs: int, chunk: int) -> list[tuple[int, ...]]:
-    """The seeds 0 .. runs - 1 in chunks that are trained together."""
-    return [tuple(range(start, min(start + chunk, runs))) for start in range(0, runs, chunk)]
-
-
 def train_cell(
     cell: Cell, device: torch.device | str = "cpu", *, progress: bool = True
 ) -> tuple[Ensemble, History]:
@@ -186,23 +182,6 @@ def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
     rows = pd.DataFrame(columns | {name: values.tolist() for name, values in gates.items()}).round(6)
     rows.loc[rows["diverged_step"] > 0, "loss_1":] = float("nan")
     return rows
-
-
-GATE_MEASURES = ("gate_entropy", "gate_largest", "experts_used", "gate_distance")
-
-
-def polarisation(weights: Tensor) -> dict[str, Tensor]:
-    """`GATE_MEASURES` of gate weights (R, N, K, n), each (R,)."""
-    experts = weights.shape[-1]
-    means = weights.mean(dim=1)  # (R, K, n)
-    # H(g) / log n, H(g) = - sum_i g_i log g_i
-    entropy = torch.special.entr(weights).sum(dim=-1).mean(dim=(1, 2)) / torch.log(
-        torch.tensor(float(experts))
-    )
-    # total variation: half the sum of absolute differences
-    distance = (weights[:, :, 0] - weights[:, :, 1]).abs().sum(dim=-1).mean(dim=1) / 2
-    used = (means.amax(dim=1) >= 0.01).sum(dim=-1).float()
-    return dict(zip(GATE_MEASURES, (entropy, means.amax(dim=-1).mean(dim=1), used, distance), strict=True))
 
 
 def has_gates(model: str) -> bool:

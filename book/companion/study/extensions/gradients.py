@@ -6,20 +6,61 @@ tasks anew at each step, trained once more and watched. Gradients are those on t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from mmoe_lib.presets import Preset
-from mmoe_lib.study.cells import Cell
-from mmoe_lib.study.extensions import rare_labels
-from mmoe_lib.study.extensions.gates import chunks
-from mmoe_lib.study.extensions.rare_labels import BALANCERS, PLAIN, RARE_TASK, Choices, Sources
-from mmoe_lib.training.balancing import Balancer, PlainSum, Watched
+from companion.study.cells import Cell, chunks
+from companion.study.extensions import rare_labels
+from companion.study.extensions.rare_labels import BALANCERS, PLAIN, RARE_TASK, Choices, Sources
+from companion.study.presets import Preset
+from mmoe_lib.training.balancing import Balancer, Weigh
+
+
+@dataclass(frozen=True)
+class PlainSum:
+    """Weight 1 for every task: what a step without a balancer does, for those who want to watch it."""
+
+    shared_only: ClassVar[bool] = False
+
+    def start(self, num_runs: int, num_tasks: int) -> Weigh:
+        """Weights of 1."""
+        return lambda losses, gramians: torch.ones_like(losses)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A balancer whose every step is told to somebody; it balances as it did.
+
+    Attributes:
+        balancer: What decides.
+        tell: Called with a step's weights (R, K) and Gramians (R, K, K).
+    """
+
+    balancer: Balancer
+    tell: Callable[[Tensor, Tensor], None]
+
+    @property
+    def shared_only(self) -> bool:
+        """As the balancer has it."""
+        return self.balancer.shared_only
+
+    def start(self, num_runs: int, num_tasks: int) -> Weigh:
+        """The balancer's own start; every step's weights are passed on."""
+        decide = self.balancer.start(num_runs, num_tasks)
+
+        def weigh(losses: Tensor, gramians: Tensor) -> Tensor:
+            weights = decide(losses, gramians)
+            self.tell(weights, gramians)
+            return weights
+
+        return weigh
+
 
 MODEL, SHARE, PARTS = "MMoE", 0.01, 10
 """What is watched, and in how many equal parts of its training a run is told."""

@@ -16,19 +16,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from companion.study.cells import Cell, chunks
+from companion.study.census import BATCH_SIZE, CensusSource
+from companion.study.census import score as census_score
+from companion.study.extensions.census import GROUP, train_on
+from companion.study.kuairand import RankingSource, of_finite_runs, probabilities
+from companion.study.presets import Preset
+from companion.study.rankers import build_ranker
+from companion.study.synthetic import TUNING_SEED
 from mmoe_lib.metrics import auc
 from mmoe_lib.models import Ranker
-from mmoe_lib.presets import Preset
+from mmoe_lib.models.extensions.registry import EXTENSIONS
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.study import kuairand
-from mmoe_lib.study.cells import Cell
-from mmoe_lib.study.census import BATCH_SIZE, CensusSource
-from mmoe_lib.study.census import score as census_score
-from mmoe_lib.study.extensions.census import GROUP, train_on
-from mmoe_lib.study.extensions.gates import chunks
-from mmoe_lib.study.extensions.models import EXTENSIONS
-from mmoe_lib.study.kuairand import RankingSource, of_finite_runs, probabilities
-from mmoe_lib.study.synthetic import TUNING_SEED
 from mmoe_lib.tasks.kuairand import RankingData
 from mmoe_lib.training import Adam, DivergedError, Ensemble, TrainingSettings, binary_cross_entropy, train
 from mmoe_lib.training.balancing import Balancer, GradientSurgery, GradNorm, UncertaintyWeighting
@@ -389,7 +388,7 @@ def _run_kuairand(
 
 
 def _ranker(model: str, data: RankingData) -> Callable[[torch.Generator], Ranker]:
-    return kuairand.build_ranker(model, data.num_sparse, data.num_dense, data.features.vocabulary)
+    return build_ranker(model, data.num_sparse, data.num_dense, data.features.vocabulary)
 
 
 def _rows_of_draws(positive: Tensor, share: float, draws: Sequence[int]) -> Tensor:

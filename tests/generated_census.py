@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mmoe_lib.tasks import census_simulated
-from mmoe_lib.tasks.census_columns import NOMINAL
-from mmoe_lib.tasks.census_files import OfficialFile, Release
+from mmoe_lib.tasks.census import simulated as census_simulated
+from mmoe_lib.tasks.census.columns import NOMINAL
+from mmoe_lib.tasks.census.files import OfficialFile, Release
 
 
 def official_text(people: pd.DataFrame) -> bytes:

@@ -1,4 +1,4 @@
-"""Fixtures of the census tests: generated files, and the real ones where they can be had."""
+"""Fixtures of the census tests, in both packages: generated files, and the real ones where they can be had."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from generated_census import Generated
 
 from mmoe_lib.tasks.census import CensusTables, load
-from mmoe_lib.tasks.census_files import CensusFiles, find
+from mmoe_lib.tasks.census.files import CensusFiles, find
 
 
 @pytest.fixture

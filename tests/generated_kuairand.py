@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mmoe_lib.tasks.kuairand_columns import (
+from mmoe_lib.tasks.kuairand.columns import (
     FIRST_LOG,
     LOG_COLUMNS,
     RANDOM_LOG,
@@ -22,7 +22,7 @@ from mmoe_lib.tasks.kuairand_columns import (
     VIDEO_COLUMNS,
     VIDEOS,
 )
-from mmoe_lib.tasks.kuairand_files import Release
+from mmoe_lib.tasks.kuairand.files import Release
 
 STATISTICS = "video_features_statistic_pure.csv"
 """The file with averages over the month, which nothing may open."""
