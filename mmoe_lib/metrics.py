@@ -1,6 +1,8 @@
-"""Metrics of many runs at once, computed where the scores lie."""
+"""Metrics of many runs at once, computed where the scores lie: of predictions, and of what gates do."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -119,3 +121,48 @@ def r_squared(probabilities: Tensor, labels: Tensor) -> Tensor:
         raise ValueError("labels hold one class only, expected some of both: R2 divides by their variance")
     residual = (targets - probabilities.double()).square().sum(dim=-1)
     return 1 - residual / around_mean
+
+
+@dataclass(frozen=True)
+class GateUse:
+    """What the gates of R runs do, on the mean over rows.
+
+    Attributes:
+        means: The mean weight of each expert for each task, (R, K, n).
+        distance: How differently the first two tasks mix, the mean total variation between their gates, (R,).
+        entropy: The mean entropy of each task's gate in nats, (R, K): log n for a uniform one, 0 for a gate that
+            always picks one expert.
+    """
+
+    means: Tensor
+    distance: Tensor
+    entropy: Tensor
+
+
+def gate_use(weights: Tensor) -> GateUse:
+    """What the gates do, from gate weights (R, N, K, n) of N rows, K >= 2."""
+    # total variation: half the sum of absolute differences
+    distance = (weights[:, :, 0] - weights[:, :, 1]).abs().sum(dim=-1).mean(dim=1) / 2
+    # H(g) = - sum_i g_i log g_i
+    entropy = torch.special.entr(weights).sum(dim=-1).mean(dim=1)
+    return GateUse(weights.mean(dim=1), distance, entropy)
+
+
+GATE_MEASURES = ("gate_entropy", "gate_largest", "experts_used", "gate_distance")
+"""What `polarisation` gives."""
+
+
+def polarisation(weights: Tensor) -> dict[str, Tensor]:
+    """How polarised the gates of each run are, from gate weights (R, N, K, n): `GATE_MEASURES`, each (R,).
+
+    gate_entropy is the mean entropy of a gate over that of a uniform one; gate_largest the mean over tasks of the
+    largest of a gate's mean weights; experts_used how many experts any gate gives a hundredth or more on the mean;
+    gate_distance the mean total variation between the gates of the first two tasks.
+    """
+    use = gate_use(weights)
+    # H(g) / log n
+    uniform = torch.log(torch.tensor(float(weights.shape[-1])))
+    entropy = torch.special.entr(weights).sum(dim=-1).mean(dim=(1, 2)) / uniform
+    largest = use.means.amax(dim=-1).mean(dim=1)
+    used = (use.means.amax(dim=1) >= 0.01).sum(dim=-1).float()
+    return dict(zip(GATE_MEASURES, (entropy, largest, used, use.distance), strict=True))

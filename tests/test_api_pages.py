@@ -1,4 +1,4 @@
-"""The API pages leave nothing of the library out, and docstrings reach them as they were meant."""
+"""The API pages leave nothing of the two packages out, and docstrings reach them as they were meant."""
 
 import ast
 import re
@@ -9,20 +9,26 @@ import pytest
 from _scripts.docstrings import as_prose, short_arrays
 from _scripts.layout import ROOT, Book
 
-LIBRARY = ROOT / "mmoe_lib"
-PAGES = sorted((ROOT / "book" / "api").glob("*.md"))
+API = ROOT / "book" / "api"
+FOLDERS = {"mmoe_lib": ROOT, "companion": ROOT / "book"}  # where each package lies
+PAGES = sorted(API.rglob("*.md"))
 DIRECTIVE = re.compile(r"^```\{eval-rst\}\n\.\. automodule:: (\S+)\n((?:   :[\w-]+:.*\n)*)```$", re.MULTILINE)
 
 
-def name_of(file: Path) -> str:
-    """The import name of a file of the library."""
-    parts = file.relative_to(ROOT).with_suffix("").parts
+def name_of(file: Path, folder: Path) -> str:
+    """The import name of a file below the folder of its package."""
+    parts = file.relative_to(folder).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def files() -> dict[str, Path]:
     """Every module that somebody may import, by name."""
-    found = {name_of(file): file for file in sorted(LIBRARY.rglob("*.py")) if file.stem != "__main__"}
+    found = {
+        name_of(file, folder): file
+        for package, folder in FOLDERS.items()
+        for file in sorted((folder / package).rglob("*.py"))
+        if file.stem != "__main__"
+    }
     return {name: file for name, file in found.items() if not name.rsplit(".", 1)[-1].startswith("_")}
 
 
@@ -31,7 +37,7 @@ def shown() -> dict[str, list[str]]:
     pages: dict[str, list[str]] = {}
     for page in PAGES:
         for module, _ in DIRECTIVE.findall(page.read_text(encoding="utf-8")):
-            pages.setdefault(module, []).append(page.stem)
+            pages.setdefault(module, []).append(page.relative_to(API).as_posix())
     return pages
 
 
@@ -58,15 +64,16 @@ def packages() -> list[str]:
     ]
 
 
-def test_every_module_of_the_library_stands_on_one_page() -> None:
+def test_every_module_stands_on_one_page() -> None:
     pages = shown()
     for module in files():
-        if module == "mmoe_lib" or (module in pages and len(pages[module]) == 1):
+        if module in FOLDERS:
             continue
-        room = module.split(".")[1]
-        assert module in pages, (
-            f"{module} is on no page: add `.. automodule:: {module}` to book/api/{room}.md"
-        )
+        assert module in pages, f"{module} is on no page: add `.. automodule:: {module}` to one in book/api/"
+        part = "companion" if module.startswith("companion.") else "."
+        assert {Path(page).parent.as_posix() for page in pages[module]} == {part}, f"{module}: the other part"
+        if len(pages[module]) == 1:
+            continue
         pytest.fail(f"{module} is on the pages {pages[module]}, expected one")
     assert set(pages) <= set(files()), "a page names a module that is not there"
 
@@ -82,13 +89,14 @@ def test_every_public_name_has_an_entry(package: str) -> None:
     assert not missing, f"{sorted(missing)} of {package} have no docstring and so no entry on the API pages"
 
 
-def test_every_page_is_in_the_table_of_contents_and_on_the_first_one() -> None:
-    listed = [page for page in Book().pages() if page.parent.name == "api"]
+def test_every_page_is_in_the_table_of_contents_and_on_the_first_one_of_its_part() -> None:
+    listed = [page for page in Book().pages() if API in page.parents]
     assert sorted(listed) == PAGES
-    first = (ROOT / "book" / "api" / "index.md").read_text(encoding="utf-8")
-    assert [f"{name}.md" for name in re.findall(r"\]\((\w+)\.md\)", first)] == [
-        page.name for page in listed[1:]
-    ]
+    for folder in (API, API / "companion"):
+        first, *others = [page for page in listed if page.parent == folder]
+        assert first == folder / "index.md"
+        named = re.findall(r"^\| \[[^]]+\]\((\w+)\.md\)", first.read_text(encoding="utf-8"), re.MULTILINE)
+        assert [f"{name}.md" for name in named] == [page.name for page in others]
 
 
 def test_directives_are_written_in_one_form() -> None:

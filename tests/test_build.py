@@ -202,6 +202,10 @@ def test_chapter_runs_again_only_when_something_changed(
     (book.root / "data" / "results" / "study.csv").write_text("loss\n1\n", encoding="utf-8")
     assert runs_after(Settings(preset="laptop")) == 4
 
+    (book.source / "companion").mkdir()
+    (book.source / "companion" / "new.py").write_text("new = 1\n", encoding="utf-8")
+    assert runs_after(Settings(preset="laptop")) == 5
+
 
 # Stored outputs
 

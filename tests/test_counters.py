@@ -43,7 +43,7 @@ def test_normal_numbers_are_normal_and_independent_of_each_other(device: str) ->
 
 
 def test_no_number_is_infinite_where_a_word_is_zero_or_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """log u at u = 0 would be; the uniform number is (word + 1) / 2^32, from 2^-32 to 1."""
+    """Log u at u = 0 would be; the uniform number is (word + 1) / 2^32, from 2^-32 to 1."""
     for word in (0, 2**32 - 1):
         same = torch.full((1, 2), word)
         monkeypatch.setattr(counters, "philox", lambda keys, counters, same=same: (same,) * 4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,21 +14,15 @@ from torch import Tensor, nn
 
 from mmoe_lib.frames import FitSettings, MultiTaskModel
 from mmoe_lib.models import (
-    CGC,
     CrossStitch,
     L2Constrained,
     MMoE,
     Ranker,
     TensorFactorization,
-    count_parameters,
 )
-from mmoe_lib.presets import PRESETS
+from mmoe_lib.models.extensions import CGC
+from mmoe_lib.models.extensions.registry import EXTENSIONS, noise_columns
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.study import census, kuairand, synthetic
-from mmoe_lib.study.__main__ import main
-from mmoe_lib.study.cells import Cell
-from mmoe_lib.study.extensions import gates
-from mmoe_lib.study.extensions.models import EXTENSIONS, noise_columns
 from mmoe_lib.training import Ensemble, TrainingSettings, binary_cross_entropy, epochs, train
 from mmoe_lib.training.balancing import Balancer, GradientSurgery, GradNorm, UncertaintyWeighting
 from mmoe_lib.training.batches import with_noise
@@ -40,7 +33,10 @@ pytestmark = pytest.mark.filterwarnings("error:.*training step failed:UserWarnin
 
 INPUTS = 6
 MODELS: dict[str, tuple[Callable[..., nn.Module], int]] = {
-    **{name: (partial(extension.build, INPUTS, 2), noise_columns(name, 2)) for name, extension in EXTENSIONS.items()},
+    **{
+        name: (partial(extension.build, INPUTS, 2), noise_columns(name, 2))
+        for name, extension in EXTENSIONS.items()
+    },
     "L2-Constrained": (partial(L2Constrained, INPUTS, 2, (5,), alpha=0.1), 0),
     "Cross-Stitch": (partial(CrossStitch, INPUTS, 2, (5,)), 0),
     "Tensor-Factorization": (partial(TensorFactorization, INPUTS, 2, (5,), ranks=(3, 3, 2)), 0),
@@ -77,8 +73,8 @@ def test_every_model_trains_and_answers_alike_on_both_devices(
     answers = ensemble.predict(x.to(device))
     assert answers.device.type == device
     assert answers.dtype == dtype
-    close = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 2e-3, "atol": 2e-3}
-    torch.testing.assert_close(answers.cpu(), reference.predict(x), **close)
+    close = 1e-9 if dtype == torch.float64 else 2e-3
+    torch.testing.assert_close(answers.cpu(), reference.predict(x), rtol=close, atol=close)
     torch.testing.assert_close(ensemble.module(1)(x.to(device)).detach(), answers[1], rtol=1e-4, atol=1e-5)
 
 
@@ -97,7 +93,9 @@ def test_balancers_decide_alike_on_both_devices(balancer: Balancer, device: str)
 
 def test_a_ranker_trains_on_ids(device: str) -> None:
     mixture = partial(CGC, shared_experts=2, task_experts=1, expert_widths=(4,))
-    x = torch.cat([torch.arange(64.0).view(-1, 2) % 8, torch.randn(32, 3, generator=seeded_generator(0, "test"))], 1)
+    x = torch.cat(
+        [torch.arange(64.0).view(-1, 2) % 8, torch.randn(32, 3, generator=seeded_generator(0, "test"))], 1
+    )
     y = (x[:, 2:4] > 0).float()
 
     def answers(where: str) -> Tensor:
@@ -137,23 +135,24 @@ def test_a_model_of_the_cpu_answers_on_the_gpu(gpu: str, tmp_path: Path) -> None
     model = MultiTaskModel.fit(frame[:300], ["spent", "bought"], settings=settings, progress=False)
     model.save(tmp_path / "shop.pt")
     again = MultiTaskModel.load(tmp_path / "shop.pt", device=gpu)
-    pd.testing.assert_frame_equal(again.predict(frame[300:]), model.predict(frame[300:]), rtol=1e-4, atol=1e-4)
+    pd.testing.assert_frame_equal(
+        again.predict(frame[300:]), model.predict(frame[300:]), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_memory_that_is_full_ends_in_one_line_that_names_a_smaller_chunk(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmany more lines")
 
     ensemble = Ensemble(lambda g: MMoE(INPUTS, 2, 2, (4,), generator=g), range(10))
     monkeypatch.setattr(Ensemble, "gradients", full)
-    with pytest.raises(DeviceMemoryError, match="10 runs at once .* train them in chunks of 5 or less") as caught:
+    with pytest.raises(
+        DeviceMemoryError, match=r"10 runs at once .* train them in chunks of 5 or less"
+    ) as caught:
         train(ensemble, epochs(*_data("cpu"), 32), binary_cross_entropy, TrainingSettings(3), progress=False)
     assert "\n" not in str(caught.value)
-    assert main(["synthetic", "--preset", "smoke", "--results", str(tmp_path), "--device", "cpu", "--workers", "1"]) == 1
-    shown = capsys.readouterr().err.strip().splitlines()
-    assert shown[-1].startswith("error: 4 runs at once need more memory")
 
 
 def test_a_gpu_that_is_full_says_so(gpu: str) -> None:
@@ -165,70 +164,3 @@ def test_a_gpu_that_is_full_says_so(gpu: str) -> None:
             Ensemble(lambda g: MMoE(100, 2, 8, (16,), generator=g), range(200), device=gpu)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-
-
-# --- the studies, on simulated data ------------------------------------------------------------------
-
-
-def test_the_synthetic_study_runs_whole(gpu: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["synthetic", "--preset", "smoke", "--results", str(tmp_path), "--device"]
-    assert main([*arguments, gpu]) == 0
-    shown = capsys.readouterr().out
-    assert "synthetic_slide.csv: 132 runs" in shown
-    rows = pd.read_csv(tmp_path / "synthetic.csv")
-    assert set(rows["device"]) == {torch.cuda.get_device_name()}
-    assert rows["loss_1"].between(0.01, 10).all()
-
-
-def test_a_stack_of_cells_gives_each_cell_the_rows_that_it_has_alone(device: str) -> None:
-    """They differ in p, constants, rate and seeds; on the CPU their numbers are the same, too."""
-    facts = {"steps": 60, "batch_size": 16, "inputs": "fresh", "initialiser": "torch"}
-    cells = [
-        Cell("MMoE", "a", 1e-3, (0, 1, 2), {"task_correlation": 0.5, "constants": "calibrated", **facts}),
-        Cell("MMoE", "b", 1e-2, (1, 7), {"task_correlation": 1.0, "constants": "m = 5", **facts}),
-    ]
-    together = synthetic.run_stack(cells, device)
-    for cell, rows in zip(cells, together, strict=True):
-        pd.testing.assert_frame_equal(rows, synthetic.run(cell, device), rtol=1e-3, atol=2e-3)
-
-
-@pytest.mark.parametrize("runs", [1, 7, 200])
-def test_the_rows_of_a_run_do_not_depend_on_its_stack(runs: int, device: str) -> None:
-    weights = synthetic.task.task_weights(0.5, seeded_generator(0, "directions")).expand(runs, -1, -1)
-    stream = synthetic.task.DrawnStream(weights.to(device, torch.float32), range(runs), 32)
-    alone = synthetic.task.DrawnStream(weights[:1].to(device, torch.float32), [0], 32)
-    for _ in range(3):
-        (x, y), (x_alone, y_alone) = next(stream), next(alone)
-        assert torch.equal(x[:1], x_alone)
-        torch.testing.assert_close(y[:1], y_alone, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("model", ["MMoE", "Gate dropout"])
-def test_a_cell_of_the_extension_study_runs(model: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "TEST_ROWS", 500)
-    small = replace(PRESETS["smoke"], extension_runs=2, extension_steps=40)
-    cells = gates.reported_cells(small, dict.fromkeys(gates.COMPARED, 1e-3))
-    rows = gates.run(next(cell for cell in cells if cell.model == model), device)
-    assert rows["loss_1"].between(0.1, 10).all()
-
-
-def test_a_cell_of_the_census_study_runs(device: str) -> None:
-    source = census.CensusSource(train_rows=3_000, test_rows=2_000, simulated=True)
-    data = source.data("income")
-    builder = partial(MMoE, num_experts=4, expert_widths=(8,), tower_widths=(8,))
-    ensemble, _ = census.train_runs(
-        builder, data, range(2), learning_rate=1e-3, epochs=2, batch_size=256, device=device, progress=False
-    )
-    scores = census.score(ensemble, data)
-    assert scores.drop(columns="seed").stack().between(0.4, 1).all()
-    assert count_parameters(ensemble.module(0)) > 0
-
-
-def test_a_cell_of_the_kuairand_study_runs(device: str) -> None:
-    data = kuairand.RankingSource(users=200, simulated=True).data()
-    choices = kuairand.Choices("Adam", 1, experts=4)
-    ensemble, _ = kuairand.train_rankers(
-        "MMoE", data, range(2), choices, learning_rate=1e-3, device=device, progress=False
-    )
-    answers = kuairand.probabilities(ensemble, data, data.test)
-    assert bool(((answers > 0) & (answers < 1)).all())

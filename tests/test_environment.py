@@ -1,11 +1,12 @@
-"""Requirements stand in one place, the library imports little, and no import points back."""
+"""Requirements stand in one place, both packages import little, and no import points back."""
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,47 @@ from _scripts import set_up as set_up_script
 from _scripts.layout import ROOT
 from packaging.requirements import Requirement
 
-LIBRARY = ROOT / "mmoe_lib"
+PACKAGES = {"mmoe_lib": ROOT / "mmoe_lib", "companion": ROOT / "book" / "companion"}
 
-# A module may import those of its own line and of the lines above it.
+# A module may import those of its own line and of the lines above it. The library ends where the companion begins:
+# no line above may name one below.
 LAYERS = (
-    ("seeds", "progress", "files", "metrics", "policies", "presets"),  # helpers that know nothing of the book
-    ("tasks",),
-    ("models",),
-    ("export",),
-    ("training",),
-    ("frames",),
-    ("study",),
-    ("benchmark", "streaming_benchmark", "serving_benchmark", "ranking_benchmark", "extension_benchmark"),
-    ("results",),
-    ("claims",),
-    ("figures",),
+    # helpers that know nothing of the rest
+    ("mmoe_lib.seeds", "mmoe_lib.progress", "mmoe_lib.files", "mmoe_lib.metrics"),
+    ("mmoe_lib.counters",),
+    ("mmoe_lib.tasks",),
+    ("mmoe_lib.tasks.census", "mmoe_lib.tasks.kuairand"),
+    ("mmoe_lib.models",),
+    ("mmoe_lib.models.extensions",),
+    ("mmoe_lib.export",),
+    ("mmoe_lib.training",),
+    ("mmoe_lib.frames",),
+    ("companion.checkout", "companion.programs"),
+    ("companion.study",),
+    ("companion.study.extensions",),
+    ("companion.study.__main__",),  # the command line knows every study
+    ("companion.benchmarks",),
+    ("companion.results",),
+    ("companion.claims",),
+    ("companion.figures",),
 )
-# Tasks know no model: these pairs are forbidden although the order of lines would allow them.
-FORBIDDEN = {("models", "tasks"), ("results", "models"), ("results", "training"), ("results", "study")}
+# Pairs that the order of lines would allow. Tasks know no model; what is read from stored rows knows nothing of how
+# they were made.
+FORBIDDEN = {
+    ("mmoe_lib.models", "mmoe_lib.tasks"),
+    ("mmoe_lib.models.extensions", "mmoe_lib.tasks"),
+    *(
+        (reader, maker)
+        for reader in ("companion.results", "companion.claims", "companion.figures")
+        for maker in (
+            "companion.study",
+            "companion.study.extensions",
+            "companion.benchmarks",
+            "mmoe_lib.training",
+        )
+    ),
+    ("companion.results", "mmoe_lib.models"),
+}
 HEAVY = (
     "matplotlib",
     "seaborn",
@@ -108,15 +132,14 @@ def test_torch_has_one_exact_version_without_a_local_label() -> None:
 def test_extras_that_make_installs_hold_all_others() -> None:
     extras = pyproject()["project"]["optional-dependencies"]
     assert "mmoe_lib[book,study]" in extras[set_up_script.EXTRAS]
-    assert "mmoe_lib[figures]" in extras["book"]
 
 
-def test_library_imports_little_and_fast() -> None:
-    """All of the library but the room that draws; torch alone takes seconds, so it is loaded before.
+def test_library_and_companion_import_little_and_fast() -> None:
+    """All but the room that draws; torch alone takes seconds, so it is loaded before.
 
     Seconds of this process, not of the clock: other tests run at the same time.
     """
-    names = [module.removesuffix(".__init__") for module, _ in modules() if room(module) != "figures"]
+    names = [module for module, _ in modules() if not module.startswith("companion.figures")]
     code = f"""
 import json, sys, time
 import torch
@@ -135,27 +158,37 @@ print(json.dumps([names, [name for name in {HEAVY!r} if name in sys.modules], se
     assert seconds < SECONDS
 
 
+def modules() -> list[tuple[str, Path]]:
+    """Every module of both packages by its full name; a package's own file has the package's name."""
+    found = []
+    for folder in PACKAGES.values():
+        for file in sorted(folder.rglob("*.py")):
+            parts = file.relative_to(folder.parent).with_suffix("").parts
+            found.append((".".join(parts[:-1] if parts[-1] == "__init__" else parts), file))
+    return found
+
+
+MODULES = dict(modules())
+
+
 def room(module: str) -> str:
-    """The room of the library that a module stands in: mmoe_lib.tasks.census is in tasks."""
-    return module.split(".")[1]
+    """The room that a module stands in, the longest of `LAYERS` that begins its name; "" for a package's own file."""
+    rooms = [name for line in LAYERS for name in line if f"{module}.".startswith(f"{name}.")]
+    return max(rooms, key=len, default="")
 
 
 def imports(file: Path) -> Iterator[str]:
-    """Full names of what a file imports from the library."""
+    """The modules of both packages that a file imports."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: write the full name instead of a relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            full = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else str(node.module) for name in full]
         else:
             continue
-        yield from (name for name in names if name.startswith("mmoe_lib."))
-
-
-def modules() -> list[tuple[str, Path]]:
-    files = [file for file in LIBRARY.rglob("*.py") if file != LIBRARY / "__init__.py"]
-    return [(".".join(file.relative_to(ROOT).with_suffix("").parts), file) for file in sorted(files)]
+        yield from (name for name in names if name.split(".")[0] in PACKAGES)
 
 
 @pytest.mark.parametrize(
@@ -164,16 +197,74 @@ def modules() -> list[tuple[str, Path]]:
 def test_no_import_points_back(module: str, file: Path) -> None:
     height = {name: number for number, line in enumerate(LAYERS) for name in line}
     own = room(module)
-    assert own in height, f"{own} has no place in the order of the library: give it one in LAYERS"
+    assert own or module in PACKAGES, f"{module} has no place in the order of rooms: give it one in LAYERS"
     for imported in imports(file):
+        assert imported in MODULES, f"{module} imports {imported}, which is not there"
         other = room(imported)
+        assert own, f"{module} is to be light, so it imports none of its rooms ({imported})"
         assert height[other] <= height[own], f"{module} imports {imported}"
         assert (own, other) not in FORBIDDEN, f"{module} imports {imported}"
 
 
-def test_library_knows_no_notebook() -> None:
+def test_the_library_does_not_know_the_companion() -> None:
+    """Nor does it name it in code that is put together later: no path of the book, no program of it."""
+    for module, file in modules():
+        if module.split(".")[0] == "mmoe_lib":
+            assert not [name for name in imports(file) if name.split(".")[0] == "companion"], module
+            assert "import companion" not in file.read_text(encoding="utf-8"), module
+
+
+def test_modules_and_rooms_import_each_other_in_no_circle() -> None:
+    graph = {module: set(imports(file)) - {module} for module, file in modules()}
+    # A package's own file is imported with each of its modules and only repeats their names.
+    assert circle(graph) == [], "these modules import each other"
+    rooms: dict[str, set[str]] = {}
+    for module, imported in graph.items():
+        rooms.setdefault(room(module), set()).update(room(name) for name in imported)
+    assert circle({name: others - {name} for name, others in rooms.items()}) == [], "these rooms do"
+
+
+def circle(graph: Mapping[str, Set[str]]) -> list[str]:
+    """The names of one circle, or none."""
+    done: set[str] = set()
+
+    def walk(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return path[path.index(name) :]
+        if name in done:
+            return []
+        for other in sorted(graph.get(name, ())):
+            if found := walk(other, [*path, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(graph) if (found := walk(name, []))), [])
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+
+
+def test_neither_package_knows_a_notebook() -> None:
     for _, file in modules():
         text = file.read_text(encoding="utf-8")
         assert not re.search(
             r"^\s*(?:from|import) (?:IPython|papermill|nbformat|_scripts)\b", text, re.MULTILINE
         ), file
+
+
+def test_the_companion_is_found_from_the_checkout_without_an_environment_variable(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for program in ("companion.study", "companion.benchmarks"):
+        done = subprocess.run(
+            [sys.executable, "-m", program, "--help"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"usage: python -m {program}" in done.stdout

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from companion.study.rankers import METHODS, build_ranker
 from mmoe_lib import export
 from mmoe_lib.export import ONNX_PACKAGES, TOLERANCE, export_model, export_onnx, load_exported
 from mmoe_lib.models import MMoE
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.study.kuairand import METHODS, build_ranker
 
 SPARSE, DENSE, VOCABULARY = 6, 5, 500
 WIDTH = SPARSE + DENSE

@@ -1,5 +1,6 @@
 """The library by itself: the wheel that `pip install .` makes, without the repository and the book's tools."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -39,24 +40,41 @@ model.export("model.pt2")
 assert (scores > 0.95).all(), scores
 """
 
-# An editable install of the repository is found by a path or by a finder of setuptools: neither may help here.
+# The folder of the installed library is in PYTHONPATH. An editable install of the repository is found by a path or by a
+# finder of setuptools, the companion by a path: neither may help here.
 ALONE = """
 import sys
 from importlib.machinery import PathFinder
-wheel, repository, tools = sys.argv[1], sys.argv[2], sys.argv[3].split()
+library, repository, tools = sys.argv[1], sys.argv[2], sys.argv[3].split()
 
 class WithoutTools:
     # finds what is installed, as if the tools were not
     def find_spec(self, name, path=None, target=None):
         return None if name.split(".")[0] in tools else PathFinder.find_spec(name, path, target)
 
-outside = [path for path in sys.path if path not in ("", repository, repository + "/book")]
-sys.path[:] = [wheel, *outside]
+sys.path[:] = [path for path in sys.path if path not in ("", repository, repository + "/book")]
 others = [finder for finder in sys.meta_path if finder is not PathFinder and "editable" not in repr(finder).lower()]
 sys.meta_path[:] = [*others, WithoutTools()]
 sys.path_importer_cache.clear()
 import mmoe_lib
-assert mmoe_lib.__file__.startswith(wheel), mmoe_lib.__file__
+assert mmoe_lib.__file__.startswith(library), mmoe_lib.__file__
+"""
+
+EVERY_EXAMPLE = """
+import doctest, importlib, pkgutil, re
+from pathlib import Path
+
+readme = sys.argv[4]
+done = doctest.testfile(readme, module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+assert (done.failed, done.attempted) == (0, 10), done
+(code,) = re.findall(r"```python\\n(.+?)```", Path(readme).read_text(encoding="utf-8"), re.DOTALL)
+exec(compile(code, readme, "exec"), {})
+failed = attempted = 0
+for found in pkgutil.walk_packages(mmoe_lib.__path__, "mmoe_lib."):
+    module = importlib.import_module(found.name)
+    done = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    failed, attempted = failed + done.failed, attempted + done.attempted
+print(failed, attempted)
 """
 
 
@@ -68,7 +86,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "mmoe_lib", source / "mmoe_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("mmoe_lib", "book/companion", "tests"):  # two of them are not to be taken
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     command = [
         sys.executable,
         "-m",
@@ -95,22 +114,55 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
     assert names == wanted
 
 
-def test_the_wheel_trains_on_a_frame_without_the_repository_and_the_book_s_tools(
-    wheel: Path, tmp_path: Path
-) -> None:
-    library = tmp_path / "library"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(library)
-    code = ALONE + TEN_LINES
-    command = [sys.executable, "-c", code, str(library), str(ROOT), " ".join(BOOK_TOOLS)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def library(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, installed into an empty folder."""
+    folder = tmp_path_factory.mktemp("installed")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--target",
+        str(folder),
+    ]
+    done = subprocess.run([*command, wheel], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert {file.name for file in tmp_path.iterdir()} == {"library", "model.pt", "model.pt2"}
-    refused = subprocess.run(
-        [*command[:2], ALONE + "import sklearn", *command[3:]],
-        cwd=tmp_path,
+    return folder
+
+
+def run_alone(code: str, library: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a folder, with the installed library and without the checkout, the companion and the book's tools."""
+    without = " ".join((*BOOK_TOOLS, "companion", "_scripts"))
+    environment = {**os.environ, "PYTHONPATH": str(library), "PYTHONSAFEPATH": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", ALONE + code, str(library), str(ROOT), without, *arguments],
+        cwd=folder,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert "No module named 'sklearn'" in refused.stderr  # which this environment has
+
+
+def test_the_library_trains_on_a_frame_without_the_repository_and_the_book_s_tools(
+    library: Path, tmp_path: Path
+) -> None:
+    done = run_alone(TEN_LINES, library, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {file.name for file in tmp_path.iterdir()} == {"model.pt", "model.pt2"}
+    for name in ("sklearn", "companion"):  # which this environment has
+        refused = run_alone(f"import {name}", library, tmp_path)
+        assert f"No module named '{name}'" in refused.stderr
+
+
+def test_the_readmes_lines_and_every_example_run_on_the_installed_library(
+    library: Path, tmp_path: Path
+) -> None:
+    done = run_alone(EVERY_EXAMPLE, library, tmp_path, str(ROOT / "README.md"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    failed, attempted = (int(number) for number in done.stdout.splitlines()[-1].split())
+    assert (failed, attempted > 0) == (0, True), done.stdout

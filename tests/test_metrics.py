@@ -1,4 +1,4 @@
-"""AUC, its standard error and R2 of many runs, against scikit-learn and by hand, and what has none."""
+"""AUC, its standard error and R2 of many runs, against scikit-learn and by hand, and what has none; what gates do."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import r2_score, roc_auc_score
 
-from mmoe_lib.metrics import auc, auc_standard_error, r_squared
+from mmoe_lib.metrics import auc, auc_standard_error, gate_use, r_squared
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -154,3 +154,14 @@ def test_what_has_no_r_squared_is_refused() -> None:
     for wrong in (torch.nan, -0.1, 1.1):
         with pytest.raises(ValueError, match="apply the sigmoid"):
             r_squared(torch.tensor([0.5, wrong, 0.5]), torch.tensor([0.0, 1.0, 1.0]))
+
+
+def test_gate_use_has_its_closed_forms() -> None:
+    even, first, second = [0.25] * 4, [1.0, 0, 0, 0], [0, 1.0, 0, 0]
+    # (R, N, K, n): a run whose gates are even, one whose tasks read an expert each, one whose rows do
+    weights = torch.tensor([[[even, even]] * 2, [[first, second]] * 2, [[first, first], [second, second]]])
+    use = gate_use(weights)
+    assert use.distance.tolist() == [0, 1, 0]
+    torch.testing.assert_close(use.entropy, torch.tensor([[np.log(4)] * 2, [0, 0], [0, 0]]).float())
+    assert use.means[1].tolist() == [first, second]
+    assert use.means[2].tolist() == [[0.5, 0.5, 0, 0]] * 2

@@ -19,7 +19,7 @@ from _scripts.summary import (
     with_results,
 )
 
-from mmoe_lib.claims import ClaimRow, scorecard
+from companion.claims import ClaimRow, scorecard
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -62,6 +62,13 @@ def test_the_picture_is_drawn_from_the_stored_results(rows: tuple[ClaimRow, ...]
     assert panels_sum(moved) != panels_sum(panels)
     with pytest.raises(BookError, match="claim 4 does not compare"):
         picture_panels(rows[4:])
+
+
+def test_files_that_it_links_to_are_there() -> None:
+    linked = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
+    assert sum(name.startswith("mmoe_lib/") for name in linked) > 10  # the library in an hour
+    for name in linked:
+        assert (README.parent / name).is_file(), name
 
 
 def test_the_picture_is_the_same_text_twice_and_names_its_sum(rows: tuple[ClaimRow, ...]) -> None:

@@ -9,7 +9,7 @@ from _scripts.layout import Book, BookError
 from _scripts.settings import Settings
 from _scripts.status import COLUMNS, data_used, results_rows, time_chapters, write_row
 
-from mmoe_lib.results.status import (
+from companion.results.status import (
     chapter_times,
     chapter_times_markdown,
     stored_results,
@@ -125,7 +125,7 @@ def test_counts_the_stored_rows_that_a_chapter_reads(tmp_path: Path) -> None:
 def test_says_what_a_chapter_computes_on(tmp_path: Path) -> None:
     book = small_book(
         tmp_path,
-        **{"01_a": ["from mmoe_lib.tasks import synthetic"], "02_b": ["from mmoe_lib.results import *"]},
+        **{"01_a": ["from mmoe_lib.tasks import synthetic"], "02_b": ["from companion.results import *"]},
     )
     settings = Settings(census_data="real")
     assert [data_used(chapter, settings) for chapter in book.notebooks()] == ["synthetic", "stored results"]

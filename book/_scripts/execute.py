@@ -248,6 +248,7 @@ def _inputs(book: Book, chapter: Path, settings: Settings) -> str:
     parts = [
         chapter,
         book.root / "mmoe_lib",
+        book.source / "companion",
         book.root / "data" / "paper",
         book.root / "data" / "results",
         book.source / "_scripts",

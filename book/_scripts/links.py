@@ -27,7 +27,7 @@ if "google.colab" in sys.modules:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "pooch"]
     subprocess.run(pip, check=True)
     os.chdir(f"{{folder}}/book")
-    sys.path.insert(0, folder)"""
+    sys.path[:0] = [f"{{folder}}/book", folder]"""
 
 
 def colab_cell(book: Book) -> str:

@@ -9,7 +9,7 @@ from _scripts.execute import SUM_SUFFIX
 from _scripts.fingerprints import files_under, fingerprint
 from _scripts.layout import Book, BookError
 
-NOT_COPIED = ("_scripts", "__pycache__")
+NOT_COPIED = ("_scripts", "companion", "__pycache__")
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
@@ -43,8 +43,9 @@ def build_pages(book: Book) -> None:
         BookError: Jupyter Book failed or warned.
     """
     copy_pages(book)
-    # The library's docstrings are pages too, and scripts are extensions of Sphinx.
-    sources = [book.executed, book.config_file, book.root / "mmoe_lib", book.source / "_scripts"]
+    # The docstrings of both packages are pages too, and scripts are extensions of Sphinx.
+    code = [book.root / "mmoe_lib", book.source / "companion", book.source / "_scripts"]
+    sources = [book.executed, book.config_file, *code]
     total = fingerprint(book.root, sources, {})
     stored = book.build / f"html{SUM_SUFFIX}"
     if book.html.is_dir() and stored.is_file() and stored.read_text(encoding="utf-8").strip() == total:

@@ -12,7 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 OLDEST = (3, 10)
 OLDEST_EXACT = (3, 11)  # below it some of the exact versions of constraints.txt cannot be installed
-EXTRAS = "test"  # includes book and figures
+EXTRAS = "test"  # includes book and study
+COMPANION = "mmoe_companion.pth"  # among the installed packages: the folder of the book's own package
 
 
 def set_up(root: Path) -> None:
@@ -35,7 +36,15 @@ def set_up(root: Path) -> None:
     command += ["--constraint", str(_constraints(root, folder, python)), "--editable", f"{root}[{EXTRAS}]"]
     if subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode != 0:
         sys.exit("error: pip could not install the project, see its last lines above; then run make again")
+    _show_companion(root, python)
     stamp.write_text(wanted, encoding="utf-8")
+
+
+def _show_companion(root: Path, python: Path) -> None:
+    """Let `.venv` import the book's own package, which is not installed: python -m companion.study works from anywhere."""
+    command = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    packages = Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+    (packages / COMPANION).write_text(f"{root / 'book'}\n", encoding="utf-8")
 
 
 def _create(folder: Path) -> None:
@@ -83,7 +92,7 @@ def _constraints(root: Path, folder: Path, python: Path) -> Path:
 
 
 def _inputs(root: Path, python: Path) -> str:
-    digest = hashlib.sha256(f"{root}\n{_version(python)}\n{EXTRAS}\n".encode())
+    digest = hashlib.sha256(f"{root}\n{_version(python)}\n{EXTRAS}\n{COMPANION}\n".encode())
     for name in ("pyproject.toml", "constraints.txt"):
         digest.update((root / name).read_bytes())
     return digest.hexdigest()

@@ -19,7 +19,7 @@ class Settings:
     """What the chapters are given.
 
     Attributes:
-        preset: name of the table of counts in `mmoe_lib.presets`.
+        preset: name of the table of counts in `companion.study.presets`.
         device: where torch computes, such as "cpu" or "cuda".
         census_data: "real" or "simulated".
         kuairand_data: the same.
@@ -86,7 +86,7 @@ def data_available(name: str) -> bool:
 
 
 def _preset(name: str) -> str:
-    from mmoe_lib.presets import PRESETS
+    from companion.study.presets import PRESETS
 
     if name not in PRESETS:
         raise BookError(f"PRESET={name} is unknown: expected one of {', '.join(PRESETS)}")

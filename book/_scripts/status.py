@@ -126,7 +126,7 @@ def results_rows(book: Book, chapter: Path) -> int:
     code = "\n".join(cell.source for cell in read_notebook(chapter).cells if cell.cell_type == "code")
     read = set(re.findall(r"read_results\(\s*\"(\w+)\"", code))
     if re.search(r"\bscorecard\(", code):
-        from mmoe_lib.claims.scorecard import RESULTS
+        from companion.claims.scorecard import RESULTS
 
         read |= set(RESULTS)
     files = [book.root / "data" / "results" / f"{name}.csv" for name in read]
@@ -155,7 +155,8 @@ def machine() -> str:
 
 def _origin(chapter: Path, settings: Settings) -> dict[str, str]:
     import torch
-    from mmoe_lib.study.origin import Origin
+
+    from companion.study.origin import Origin
 
     typed = " ".join(f"{name.upper()}={value}" for name, value in settings.parameters().items())
     device = torch.device(settings.device)

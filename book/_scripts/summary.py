@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
-from mmoe_lib.claims import ClaimRow, Comparison, scorecard
-from mmoe_lib.figures.summary import gain_dots, gain_finding
 
 from _scripts.layout import Book, BookError
+from companion.claims import ClaimRow, Comparison, scorecard
+from companion.figures.summary import gain_dots, gain_finding
 
 RESULTS_START = "<!-- results: written by `make outputs` from data/results/ -->"
 RESULTS_END = "<!-- end of results -->"

@@ -21,44 +21,24 @@ from mmoe_lib.export import export_model, export_onnx
 from mmoe_lib.files import write_whole
 from mmoe_lib.frames.encoder import FrameEncoder, check_columns
 from mmoe_lib.frames.targets import MixedLoss, OwnUnits, Target, complete_numbers, labels_of
-from mmoe_lib.models import (
-    CGC,
-    PLE,
-    AttentionMMoE,
-    CrossStitch,
-    DSelectKMMoE,
-    L2Constrained,
-    MMoE,
-    OMoE,
-    SharedBottom,
-    SingleTask,
-    TensorFactorization,
-    TopKMMoE,
-    TransformerMMoE,
-)
-from mmoe_lib.models.sizes import ModelBuilder
+from mmoe_lib.models import PAPER_SIZES, CrossStitch, L2Constrained, TensorFactorization
+from mmoe_lib.models.extensions.registry import EXTENSIONS
+from mmoe_lib.models.layers import ModelBuilder
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import Ensemble, History, TrainingSettings, epochs, train
 from mmoe_lib.training.devices import checked_device
 
+_NETWORKS: dict[str, Any] = {"bottom_widths": (113,), "tower_widths": (8,)}
+
 MODELS: dict[str, partial[Any]] = {
-    "MMoE": partial(MMoE, num_experts=8, expert_widths=(16,), tower_widths=(8,)),
-    "OMoE": partial(OMoE, num_experts=8, expert_widths=(16,), tower_widths=(8,)),
-    "Shared-Bottom": partial(SharedBottom, bottom_widths=(113,), tower_widths=(8,)),
-    "Single-Task": partial(SingleTask, bottom_widths=(113,), tower_widths=(8,)),
-    "Cross-Stitch": partial(CrossStitch, bottom_widths=(113,), tower_widths=(8,)),
-    "L2-Constrained": partial(L2Constrained, bottom_widths=(113,), tower_widths=(8,), alpha=1e-3),
-    "Tensor-Factorization": partial(TensorFactorization, bottom_widths=(113,), tower_widths=(8,)),
-    "Attention gates": partial(AttentionMMoE, num_experts=8, expert_widths=(16,), tower_widths=(8,)),
-    "Transformer over experts": partial(
-        TransformerMMoE, num_experts=8, expert_widths=(16,), tower_widths=(8,)
-    ),
-    "Top-2 gates": partial(TopKMMoE, num_experts=8, expert_widths=(16,), tower_widths=(8,), k=2),
-    "DSelect-2": partial(
-        DSelectKMMoE, num_experts=8, expert_widths=(16,), tower_widths=(8,), k=2, entropy=0.01
-    ),
-    "CGC": partial(CGC, shared_experts=4, task_experts=2, expert_widths=(16,), tower_widths=(8,)),
-    "PLE": partial(PLE, shared_experts=4, task_experts=2, expert_widths=(16,), tower_widths=(8,), levels=2),
+    **{name: PAPER_SIZES[name] for name in ("MMoE", "OMoE", "Shared-Bottom", "Single-Task")},
+    "Cross-Stitch": partial(CrossStitch, **_NETWORKS),
+    "L2-Constrained": partial(L2Constrained, **_NETWORKS, alpha=1e-3),
+    "Tensor-Factorization": partial(TensorFactorization, **_NETWORKS),
+    **{
+        name: EXTENSIONS[name].build
+        for name in ("Attention gates", "Transformer over experts", "Top-2 gates", "DSelect-2", "CGC", "PLE")
+    },
 }
 """Models by name, with the sizes of section 5.1; the ranks of Tensor-Factorization have to be given."""
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+ModelBuilder = Callable[..., nn.Module]
+"""Called as build(num_inputs, num_tasks, generator=...)."""
 
 
 def check_widths(**widths: int | Sequence[int]) -> None:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from mmoe_lib.models.embeddings import Embeddings
 from mmoe_lib.models.l2_constrained import L2Constrained
-from mmoe_lib.models.layers import FullyConnected
-from mmoe_lib.models.sizes import ModelBuilder
+from mmoe_lib.models.layers import FullyConnected, ModelBuilder
 
 
 class Ranker(nn.Module):

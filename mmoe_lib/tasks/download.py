@@ -1,10 +1,9 @@
-"""Fetch the files of a data set from several addresses in turn, checked by the sum of their text.
+"""Find the files of a data set on this machine, or fetch them from several addresses in turn, checked by their sums.
 
-Two things make this more than one call of pooch. The same text is offered in different wrappings (plain, .gz,
+Two things make fetching more than one call of pooch. The same text is offered in different wrappings (plain, .gz,
 inside an archive), so the sum is taken over the uncompressed text. And a machine without a network must find
-out
-in seconds: name resolution and silent servers can hang for minutes, so each download runs in a thread that is
-given up when no byte has arrived for a while.
+out in seconds: name resolution and silent servers can hang for minutes, so each download runs in a thread that
+is given up when no byte has arrived for a while.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 from urllib.parse import urlsplit
@@ -67,6 +67,109 @@ class Patience:
         return min(self.each, self.left)
 
 
+@dataclass(frozen=True)
+class FileSet:
+    """The files of a data set, and where they are looked for.
+
+    Attributes:
+        folder: their own folder, in the cache and in a folder that a user named.
+        places: where they may lie below a folder that a user named, the preferred one first; "." is the folder itself.
+        needed: the files without which nothing can be done, each with or without .gz behind its name.
+        by_hand: how to do without a download, the last part of an error.
+        optional: files that are taken when they are there.
+        mistaken: files that are often put there instead: by a pattern of names, what they are.
+    """
+
+    folder: str
+    places: tuple[str, ...]
+    needed: tuple[str, ...]
+    by_hand: str
+    optional: tuple[str, ...] = ()
+    mistaken: Mapping[str, str] = field(default_factory=dict)
+
+
+def default_cache() -> Path:
+    """`data/cache` of a checkout; the user's cache folder when the library is installed elsewhere."""
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "pyproject.toml").is_file() and (checkout / "data").is_dir():
+        return checkout / "data" / "cache"
+    import pooch
+
+    return Path(pooch.os_cache("mmoe_lib"))
+
+
+def cache_folder(files: FileSet, cache: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of a set in the cache, `default_cache()` when None."""
+    return (default_cache() if cache is None else Path(cache)) / files.folder
+
+
+def find(
+    files: FileSet,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+) -> dict[str, Path] | None:
+    """Find files on this machine, without a network: in `path`, in MMOE_DATA, in the cache.
+
+    Args:
+        files: which files.
+        path: a folder that holds them or one of their places. When given, nothing else is tried.
+        cache: the folder of downloads, `default_cache()` when None.
+
+    Returns:
+        By name, all that are needed and those of the optional ones that are there; None when they are in none of
+        these places. In the cache a part of the needed files counts as none, so that they are fetched anew.
+
+    Raises:
+        FileNotFoundError: `path` or MMOE_DATA is not a folder, `path` holds no such files, or one of the two holds
+            only a part of them.
+    """
+    if path is not None:
+        found = _in_named_folder(files, Path(path), "path")
+        if found is None:
+            below = " and ".join(place for place in files.places if place != ".")
+            raise FileNotFoundError(
+                f"no {files.needed[0]}(.gz) in {path} or below it in {below}{_mistaken(files, Path(path))}: "
+                f"{files.by_hand}"
+            )
+        return found
+    if given := os.environ.get("MMOE_DATA"):
+        found = _in_named_folder(files, Path(given), "MMOE_DATA")
+        if found is not None:
+            return found
+    found, missing = _in_place(files, cache_folder(files, cache))
+    return None if missing else found
+
+
+def _in_place(files: FileSet, place: Path) -> tuple[dict[str, Path], list[str]]:
+    """The files that lie in one folder, by name, and the needed ones that do not."""
+    both = {name: with_or_without_gz(place / name) for name in (*files.needed, *files.optional)}
+    found = {name: path for name, path in both.items() if path is not None}
+    return found, [name for name in files.needed if name not in found]
+
+
+def _in_named_folder(files: FileSet, folder: Path, given_as: str) -> dict[str, Path] | None:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{given_as} is {folder}, which is not a folder: {files.by_hand}")
+    for place in (folder / name for name in files.places):
+        found, missing = _in_place(files, place)
+        if not missing:
+            return found
+        if len(missing) < len(files.needed):
+            raise FileNotFoundError(
+                f"{place} ({given_as}) holds a part of the files, {', '.join(missing)}(.gz) missing: {files.by_hand}"
+            )
+    return None
+
+
+def _mistaken(files: FileSet, folder: Path) -> str:
+    for pattern, what in files.mistaken.items():
+        for place in files.places:
+            for file in sorted((folder / place).glob(pattern)):
+                return f" ({file.name} there is {what})"
+    return ""
+
+
 def fetch(
     files: Mapping[str, str],
     sources: Sequence[Source],
@@ -105,14 +208,7 @@ def fetch(
     failures: dict[str, str] = {}  # address: why it is of no use, whichever file is wanted
     dead_hosts: set[str] = set()
     downloaded: dict[str, Path] = {}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".download-")
-    except OSError as error:
-        raise OSError(
-            f"cannot write to the cache folder {folder} ({error.strerror}): "
-            f"choose a writable one, or {by_hand}"
-        ) from error
+    scratch_folder = _scratch_in(folder, by_hand)
 
     def from_source(name: str, address: str, scratch: Path) -> Path:
         """The checked .gz file in scratch, from this one address."""
@@ -158,11 +254,106 @@ def fetch(
         return found
 
 
+def fetch_archive(
+    files: FileSet,
+    addresses: Sequence[str],
+    md5: str,
+    folder: Path,
+    *,
+    title: str,
+    answer_within: float = ANSWER_WITHIN,
+    all_within: float = ALL_WITHIN,
+    progress: bool = True,
+) -> None:
+    """Fetch a set that is published as one .tar, and put its files into `folder`, each as `<name>.gz`.
+
+    Args:
+        files: which files of the archive are taken; nothing else of it is read.
+        addresses: where the archive is offered, the preferred one first.
+        md5: of the archive, as published.
+        folder: where the files go; made when missing.
+        title: of the set, for an error.
+        answer_within: as in `fetch`.
+        all_within: as in `fetch`.
+        progress: as in `fetch`.
+
+    Raises:
+        DownloadError: no address gave the archive with this sum and all that is needed in it.
+        OSError: `folder` cannot be written.
+    """
+    patience = Patience(answer_within, all_within)
+    tried = []
+    with _scratch_in(folder, files.by_hand) as scratch:
+        for address in addresses:
+            try:
+                archive = download(address, Path(scratch), patience, progress)
+                _check_md5(archive, md5)
+                unpacked = _members(archive, files, Path(scratch))
+            except AddressError as error:
+                tried.append(f"{address} ({error})")
+                continue
+            for file in unpacked:
+                file.chmod(0o644)
+                os.replace(file, folder / file.name)
+            return
+    raise DownloadError(
+        f"the archive of {title} could not be fetched; tried {', '.join(tried)}; by hand: {files.by_hand}"
+    )
+
+
+def _scratch_in(folder: Path, by_hand: str) -> tempfile.TemporaryDirectory[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=folder, prefix=".download-")
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the cache folder {folder} ({error.strerror}): "
+            f"choose a writable one, or {by_hand}"
+        ) from error
+
+
+def _check_md5(archive: Path, expected: str) -> None:
+    total = hashlib.md5(usedforsecurity=False)
+    with archive.open("rb") as file:
+        while block := file.read(_BLOCK):
+            total.update(block)
+    if total.hexdigest() != expected:
+        raise AddressError(f"the archive has the md5 {total.hexdigest()}, expected {expected}")
+
+
+def _members(archive: Path, files: FileSet, scratch: Path) -> list[Path]:
+    """The files of the set out of the archive, each as <name>.gz."""
+    wanted = {*files.needed, *files.optional}
+    unpacked = []
+    try:
+        with tarfile.open(archive) as tarred:
+            for member in tarred:
+                name = Path(member.name).name
+                if not member.isfile() or name not in wanted:
+                    continue
+                target = scratch / f"{name}.gz"
+                with (
+                    cast(IO[bytes], tarred.extractfile(member)) as inside,
+                    target.open("wb") as file,
+                    gzip.GzipFile("", "wb", 6, file, 0) as zipped,
+                ):
+                    shutil.copyfileobj(inside, zipped, _BLOCK)
+                unpacked.append(target)
+    except DAMAGED as error:
+        raise AddressError("the archive is cut short or damaged") from error
+    names = {file.name for file in unpacked}
+    missing = [name for name in files.needed if f"{name}.gz" not in names]
+    if missing:
+        raise AddressError(f"the archive holds no {', '.join(missing)}")
+    return unpacked
+
+
 def can_be_had(find: Callable[[], object]) -> bool:
     """Whether files can be found or downloaded; when no address gave them, a warning says why.
 
     Args:
-        find: Finds them, else downloads them. What it raises but DownloadError goes on to the caller.
+        find: Finds them, else downloads them. What it raises but DownloadError goes on to the caller: a folder that
+            was named but is wrong is a slip of the user, which a stand-in would hide.
     """
     try:
         find()

@@ -281,9 +281,7 @@ class RunConstants:
 
     def part(self, start: int, stop: int) -> RunConstants:
         """Those of the runs from start to stop - 1."""
-        return RunConstants(
-            self.alpha[start:stop], self.beta[start:stop], self.noise_deviation[start:stop]
-        )
+        return RunConstants(self.alpha[start:stop], self.beta[start:stop], self.noise_deviation[start:stop])
 
     def labels(self, x: Tensor, weights: Tensor, noise: Tensor) -> Tensor:
         """`make_labels` of every run: inputs (R, B, d), weights (R, K, d) and noise (R, B, K) to labels (R, B, K)."""
@@ -410,17 +408,17 @@ def _directions(
     p: float | Sequence[float] | Tensor, seeds: tuple[int, ...], constants: Sequence[Constants]
 ) -> Tensor:
     """The weight vectors of every run, (R, K, d)."""
+    generators = [seeded_generator(seed, "directions") for seed in seeds]
     if isinstance(p, Tensor):
-        _check_matrix(p)
-    correlations = _one_a_run("p", p, len(seeds))
-    drawn = []
-    for seed, correlation, one in zip(seeds, correlations, constants, strict=True):
-        generator = seeded_generator(seed, "directions")
-        drawn.append(
-            many_task_weights(correlation, generator, one)
-            if isinstance(correlation, Tensor)
-            else task_weights(correlation, generator, one)
-        )
+        drawn = [
+            many_task_weights(p, generator, one) for generator, one in zip(generators, constants, strict=True)
+        ]
+    else:
+        correlations: tuple[float, ...] = _one_a_run("p", p, len(seeds))
+        drawn = [
+            task_weights(correlation, generator, one)
+            for correlation, generator, one in zip(correlations, generators, constants, strict=True)
+        ]
     return torch.stack(drawn)
 
 

@@ -26,7 +26,9 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 """Records what a function does on the device without doing it, and gives a function that does it."""
 
 _WARM_UP = 3  # steps before a graph is captured: compilation and lazy allocations must be over
-_STEPS_A_GRAPH = 20  # then Python takes a hundredth of the time, and a note every 30 steps still finds whole graphs
+_STEPS_A_GRAPH = (
+    20  # then Python takes a hundredth of the time, and a note every 30 steps still finds whole graphs
+)
 
 _LANES = 2  # four were slower: a lane of fifty runs is nothing but launches
 
@@ -79,7 +81,7 @@ def _compiled(function: Function, options: dict[str, Any]) -> Function:
     own = types.FunctionType(
         given.__code__.replace(), given.__globals__, given.__name__, given.__defaults__, given.__closure__
     )
-    return torch.compile(own, dynamic=False, options=options)  # type: ignore[return-value, call-overload]
+    return torch.compile(own, dynamic=False, options=options)  # type: ignore[return-value]
 
 
 class _Plain:
@@ -205,7 +207,9 @@ class Graphed:
         self.take = _Lane.one_step if options is None else _compiled(_Lane.one_step, options)
         self.compiles = options is not None
         self.warmed_up, self.works = 0, True
-        self.found: tuple[Tensor, Tensor] | None = None  # of one step of a lane: the shapes of a graph's results
+        self.found: tuple[Tensor, Tensor] | None = (
+            None  # of one step of a lane: the shapes of a graph's results
+        )
         self.graphs: dict[int, tuple[Callable[[], None], list[tuple[Tensor, Tensor]]]] = {}
 
     def __call__(self, first: int, count: int) -> tuple[Tensor, Tensor]:

@@ -42,46 +42,6 @@ class Balancer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class PlainSum:
-    """Weight 1 for every task: what a step without a balancer does, for those who want to watch it."""
-
-    shared_only: ClassVar[bool] = False
-
-    def start(self, num_runs: int, num_tasks: int) -> Weigh:
-        """Weights of 1."""
-        return lambda losses, gramians: torch.ones_like(losses)
-
-
-@dataclass(frozen=True)
-class Watched:
-    """A balancer whose every step is told to somebody; it balances as it did.
-
-    Attributes:
-        balancer: What decides.
-        tell: Called with a step's weights (R, K) and Gramians (R, K, K).
-    """
-
-    balancer: Balancer
-    tell: Callable[[Tensor, Tensor], None]
-
-    @property
-    def shared_only(self) -> bool:
-        """As the balancer has it."""
-        return self.balancer.shared_only
-
-    def start(self, num_runs: int, num_tasks: int) -> Weigh:
-        """The balancer's own start, with an ear."""
-        decide = self.balancer.start(num_runs, num_tasks)
-
-        def weigh(losses: Tensor, gramians: Tensor) -> Tensor:
-            weights = decide(losses, gramians)
-            self.tell(weights, gramians)
-            return weights
-
-        return weigh
-
-
 def own_parameters(module: nn.Module) -> frozenset[str]:
     """Names of the parameters that belong to one task each, as only its loss moves them; all others are shared.
 

@@ -42,7 +42,9 @@ def within_memory(runs: int) -> Iterator[None]:
         yield
     except torch.cuda.OutOfMemoryError as error:
         fewer = (
-            f"fewer: train them in chunks of {runs // 2} or less" if runs > 1 else "less: take smaller batches"
+            f"fewer: train them in chunks of {runs // 2} or less"
+            if runs > 1
+            else "less: take smaller batches"
         )
         raise DeviceMemoryError(
             f"{runs} runs at once need more memory than the GPU has free, expected {fewer}"

@@ -136,7 +136,9 @@ def train(
         while step < settings.steps:
             before, step = step, _next_look(step, settings)
             with within_memory(len(ensemble)):
-                losses, sums = advance(before + 1, step - before)  # (steps since the look before, R, K), (steps,)
+                losses, sums = advance(
+                    before + 1, step - before
+                )  # (steps since the look before, R, K), (steps,)
             divergence.look(sums, losses, step)
             history.loss_steps.append(step)
             history.losses.append(losses.mean(dim=0).cpu())

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.tasks.column_files import mapped
+from mmoe_lib.tasks.kuairand.column_files import mapped
 
 TakeColumns = Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]
 """Rows of the columns, (B, ...) by name, to inputs (B, d) and labels (B, K)."""

@@ -16,22 +16,19 @@ import torch.nn.functional as F
 from scipy.stats import entropy as scipy_entropy
 from torch import Tensor, nn
 
-from mmoe_lib.models import (
+from mmoe_lib.models import MMoE
+from mmoe_lib.models.extensions import (
     CGC,
     PLE,
     AttentionMMoE,
     DSelectKMMoE,
-    MMoE,
     RegularisedMMoE,
     TopKMMoE,
-    TransformerBlock,
     TransformerMMoE,
-    expert_similarity,
-    gate_entropy,
-    single_expert_weights,
-    smooth_step,
-    use_imbalance,
 )
+from mmoe_lib.models.extensions.dselect_k import single_expert_weights, smooth_step
+from mmoe_lib.models.extensions.expert_transformer import TransformerBlock
+from mmoe_lib.models.extensions.regularised_gates import expert_similarity, gate_entropy, use_imbalance
 
 
 def _generator(seed: int = 0) -> torch.Generator:

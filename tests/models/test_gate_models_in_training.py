@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmoe_lib.models import (
+from mmoe_lib.models import count_multiply_adds
+from mmoe_lib.models.extensions import (
     CGC,
     PLE,
     AttentionMMoE,
@@ -20,7 +21,6 @@ from mmoe_lib.models import (
     RegularisedMMoE,
     TopKMMoE,
     TransformerMMoE,
-    count_multiply_adds,
 )
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import Ensemble, TrainingSettings, epochs, squared_error, train

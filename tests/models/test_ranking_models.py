@@ -16,7 +16,6 @@ from torch.nn.utils import parameters_to_vector
 from mmoe_lib.models import (
     CrossStitch,
     Embeddings,
-    GateDropoutMMoE,
     L2Constrained,
     MMoE,
     OMoE,
@@ -28,6 +27,7 @@ from mmoe_lib.models import (
     count_parameters,
 )
 from mmoe_lib.models.embeddings import INITIAL_SPREAD
+from mmoe_lib.models.extensions import GateDropoutMMoE
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import (
     SGD,

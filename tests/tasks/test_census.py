@@ -11,24 +11,30 @@ import pytest
 import torch
 from generated_census import Generated, official_text, release_of
 
-from mmoe_lib.tasks import census, census_files
+from mmoe_lib.tasks import census, download
 from mmoe_lib.tasks.census import (
-    COLUMNS,
-    CONTINUOUS,
     GROUPS,
-    INPUTS,
-    MONEY,
-    NOMINAL,
     CensusTables,
     available,
     encode,
-    find_or_download,
     label_correlation,
     label_rates,
     load,
 )
-from mmoe_lib.tasks.census_columns import EDUCATION, INCOME, MARITAL, Label, categories
-from mmoe_lib.tasks.census_files import CensusFiles
+from mmoe_lib.tasks.census import files as census_files
+from mmoe_lib.tasks.census.columns import (
+    COLUMNS,
+    CONTINUOUS,
+    EDUCATION,
+    INCOME,
+    MARITAL,
+    MONEY,
+    NOMINAL,
+    Label,
+    categories,
+)
+from mmoe_lib.tasks.census.encoding import INPUTS
+from mmoe_lib.tasks.census.files import CensusFiles, find_or_download
 from mmoe_lib.tasks.download import DownloadError
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -141,7 +147,7 @@ def test_the_order_is_path_then_variable_then_cache(
     monkeypatch.setenv("MMOE_DATA", str(tmp_path / "no census in here"))
     assert cache in find_or_download(cache=cache, release=release).train.parents
     monkeypatch.delenv("MMOE_DATA")
-    assert find_or_download(cache=cache, release=release).in_cache
+    assert cache in find_or_download(cache=cache, release=release).train.parents
 
 
 def test_missing_files_are_downloaded_into_the_cache(generated: Generated, tmp_path: Path) -> None:
@@ -225,7 +231,9 @@ def test_missing_folders_and_files_are_told(
         load(tmp_path)
     one_line(caught.value)
     (generated.folder / "census-income.test.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"only one of the two files, census-income\.test\(\.gz\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"holds a part of the files, census-income\.test\(\.gz\) missing"
+    ):
         load(generated.folder)
     monkeypatch.setenv("MMOE_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match=r"MMOE_DATA is .*nowhere, which is not a folder"):
@@ -542,5 +550,5 @@ def test_the_second_load_is_quick_and_with_the_encoding_small(
 
 
 def test_the_default_cache_is_the_checkouts() -> None:
-    checkout = Path(census.__file__).resolve().parents[2]
-    assert census_files.default_cache() == checkout / "data" / "cache"
+    checkout = Path(census.__file__).resolve().parents[3]
+    assert download.default_cache() == checkout / "data" / "cache"

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from pandas.util import hash_pandas_object
 
-from mmoe_lib.tasks import census_simulated
+from companion.study.census_counts import count
 from mmoe_lib.tasks.census import CensusTables, label_correlation, label_rates, load
-from mmoe_lib.tasks.census_columns import COLUMNS, CONTINUOUS, COUNTS, MONEY, NOMINAL, categories
+from mmoe_lib.tasks.census import simulated as census_simulated
+from mmoe_lib.tasks.census.columns import COLUMNS, CONTINUOUS, COUNTS, MONEY, NOMINAL, categories
 
 # Of the official files; the two rates agree between train and test to 0.0014.
 RATES = {"income > 50K": 0.06206, "education at least associate degree": 0.1964, "never married": 0.4335}
@@ -50,7 +51,7 @@ def test_the_label_correlations_are_the_real_ones_within_sampling_error(
 
 
 def test_each_column_follows_its_counts_in_every_label_cell(stand_in: CensusTables) -> None:
-    stored = census_simulated.count(stand_in.train)
+    stored = count(stand_in.train)
     counts = pd.read_csv(COUNTS, dtype={"value": str}, keep_default_na=False)
     pd.testing.assert_frame_equal(stored[["column", "value"]], counts[["column", "value"]])
     cells = list(census_simulated.CELLS)
@@ -120,7 +121,7 @@ def test_the_counts_are_small_and_hold_every_category() -> None:
 
 def test_counting_the_real_file_again_gives_the_stored_counts(real: CensusTables, tmp_path: Path) -> None:
     again = tmp_path / "again.csv"
-    census_simulated.count(real.train).to_csv(again, index=False, lineterminator="\n")
+    count(real.train).to_csv(again, index=False, lineterminator="\n")
     assert again.read_text() == COUNTS.read_text()
 
 

@@ -18,7 +18,7 @@ from test_download import Server
 
 from mmoe_lib.tasks.download import DownloadError
 from mmoe_lib.tasks.kuairand import KuaiRandTables, RankingData, encode, load
-from mmoe_lib.tasks.kuairand_columns import (
+from mmoe_lib.tasks.kuairand.columns import (
     FIRST_LOG,
     LABELS,
     LOG_COLUMNS,
@@ -30,7 +30,7 @@ from mmoe_lib.tasks.kuairand_columns import (
     VIDEO_COLUMNS,
     VIDEOS,
 )
-from mmoe_lib.tasks.kuairand_files import KUAIRAND_PURE, KuaiRandFiles, find, find_or_download, read_log
+from mmoe_lib.tasks.kuairand.files import KUAIRAND_PURE, KuaiRandFiles, find, find_or_download, read_log
 
 pytestmark = pytest.mark.usefixtures("alone")
 

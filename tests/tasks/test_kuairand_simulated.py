@@ -12,10 +12,10 @@ from pandas.testing import assert_frame_equal
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
-from mmoe_lib.tasks import kuairand_simulated
-from mmoe_lib.tasks.kuairand_columns import LOG_COLUMNS, USER_COLUMNS, USER_TEXT, VIDEO_COLUMNS, VIDEO_TEXT
-from mmoe_lib.tasks.kuairand_files import checked_log, checked_users, checked_videos
-from mmoe_lib.tasks.kuairand_simulated import BEIJING, Drawn, draw
+from mmoe_lib.tasks.kuairand import simulated as kuairand_simulated
+from mmoe_lib.tasks.kuairand.columns import LOG_COLUMNS, USER_COLUMNS, USER_TEXT, VIDEO_COLUMNS, VIDEO_TEXT
+from mmoe_lib.tasks.kuairand.files import checked_log, checked_users, checked_videos
+from mmoe_lib.tasks.kuairand.simulated import BEIJING, Drawn, draw
 
 
 @pytest.fixture(scope="module")

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from mmoe_lib.tasks import kuairand_store
-from mmoe_lib.tasks.column_files import mapped
-from mmoe_lib.tasks.kuairand_columns import (
+from mmoe_lib.tasks.kuairand import store as kuairand_store
+from mmoe_lib.tasks.kuairand.column_files import mapped
+from mmoe_lib.tasks.kuairand.columns import (
     PREVIOUS_SPARSE,
     USER_DENSE,
     USER_SPARSE,
     VIDEO_DENSE,
     VIDEO_SPARSE,
 )
-from mmoe_lib.tasks.kuairand_features import FeatureTables, Impressions
-from mmoe_lib.tasks.kuairand_history import HISTORY
-from mmoe_lib.tasks.kuairand_store import COLUMNS, ImpressionStore, open_store, write
+from mmoe_lib.tasks.kuairand.features import FeatureTables, Impressions
+from mmoe_lib.tasks.kuairand.history import HISTORY
+from mmoe_lib.tasks.kuairand.store import COLUMNS, ImpressionStore, open_store, write
 
 USERS, VIDEOS, ROWS = 6, 9, 1000
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from scipy import integrate, stats
 
+from companion.study.calibration import calibrate, implied_signal_variance, largest_deviation
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.tasks import synthetic
-from mmoe_lib.tasks.calibration import calibrate, implied_signal_variance, largest_deviation
 from mmoe_lib.tasks.synthetic import CALIBRATED, PLE, Constants
 
 PAPER = pd.read_csv(Path(__file__).parents[2] / "data" / "paper" / "figure2_label_correlation.csv")
@@ -321,3 +321,17 @@ def test_more_tasks_than_dimensions_or_too_unlike_ones_are_refused() -> None:
         synthetic.many_task_weights(torch.eye(4), seeded_generator(0, "directions"), small)
     with pytest.raises(ValueError, match="no matrix of cosines"):
         synthetic.equal_correlations(-0.6, 3)
+
+
+# --- drawn by counters, as on a GPU -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runs", [1, 7, 200])
+def test_drawn_minibatches_of_a_run_do_not_depend_on_its_stack(runs: int, device: str) -> None:
+    weights = synthetic.task_weights(0.5, seeded_generator(0, "directions")).expand(runs, -1, -1)
+    stream = synthetic.DrawnStream(weights.to(device, torch.float32), range(runs), 32)
+    alone = synthetic.DrawnStream(weights[:1].to(device, torch.float32), [0], 32)
+    for _ in range(3):
+        (x, y), (x_alone, y_alone) = next(stream), next(alone)
+        assert torch.equal(x[:1], x_alone)
+        torch.testing.assert_close(y[:1], y_alone, rtol=1e-5, atol=1e-5)

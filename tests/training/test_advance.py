@@ -29,7 +29,7 @@ from mmoe_lib.training import (
 )
 from mmoe_lib.training import advance as module
 from mmoe_lib.training.advance import Graphed, advance_of
-from mmoe_lib.training.balancing import PlainSum
+from mmoe_lib.training.balancing import UncertaintyWeighting
 from mmoe_lib.training.optimisers import Optimiser
 from mmoe_lib.training.step import BalancedStep, Step
 
@@ -77,8 +77,13 @@ class StandIn:
     def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
         """As a capture, leaves everything as it was."""
         if self.fails:
-            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand a page more")
-        state = [*self.step.ensemble.parameters.values(), *(t for kept in self.step.kept.values() for t in kept)]
+            raise RuntimeError(
+                "CUDA error: operation not permitted when stream is capturing\nand a page more"
+            )
+        state = [
+            *self.step.ensemble.parameters.values(),
+            *(t for kept in self.step.kept.values() for t in kept),
+        ]
         before = copy.deepcopy(state)
         counted = [(lane.time.clone(), lane.number.clone()) for lane in self.graphed.lanes]
         self.capturing = True
@@ -151,7 +156,10 @@ def test_whatever_layout_a_batch_comes_in_the_capture_meets_none_that_is_new() -
     plain, graphed = _ensemble(), _ensemble()
     advance, stand_in = _graphed(graphed, _layouts())
     losses, sums = advance(1, 12)
-    by_hand, batches = _step(plain), list(islice(synthetic.stream(0.5, range(RUNS), 8, dtype=torch.float64), 12))
+    by_hand, batches = (
+        _step(plain),
+        list(islice(synthetic.stream(0.5, range(RUNS), 8, dtype=torch.float64), 12)),
+    )
     expected = torch.stack([by_hand(x, y, step)[0] for step, (x, y) in enumerate(batches, start=1)])
     torch.testing.assert_close(losses, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(sums, torch.stack([x.sum() + y.sum() for x, y in batches]))
@@ -205,7 +213,7 @@ def test_a_compilation_that_fails_ends_in_one_warning_and_steps_that_are_capture
 ) -> None:
     from torch._dynamo.exc import BackendCompilerFailed
 
-    def broken(*_: object, **__: object) -> Callable[[], object]:
+    def broken(*_: object, **__: object) -> Callable[[object], object]:
         def fails(_: object) -> object:
             raise BackendCompilerFailed(lambda: None, RuntimeError("no ptxas"), [])  # type: ignore[arg-type]
 
@@ -238,13 +246,13 @@ def test_a_balanced_step_is_never_captured(device: str) -> None:
     """Its balancer remembers earlier steps in Python, which a graph would not see."""
     ensemble = _ensemble(device)
     rates = torch.full((RUNS,), 1e-3, dtype=torch.float64, device=device)
-    step = BalancedStep(ensemble, squared_error, rates, Adam(), PlainSum())
+    step = BalancedStep(ensemble, squared_error, rates, Adam(), UncertaintyWeighting())
     assert not isinstance(advance_of(step, _drawn(device), compile=False), Graphed)
 
 
 @pytest.mark.filterwarnings("ignore:compile is True but there is no C")
 def test_ten_models_in_one_process_are_all_compiled() -> None:
-    """torch goes on plainly, without a word, when one function's code has been compiled for eight."""
+    """Torch goes on plainly, without a word, when one function's code has been compiled for eight."""
     from torch._dynamo.utils import counters
 
     counters.clear()
@@ -262,7 +270,11 @@ def test_what_is_compiled_for_one_lane_serves_the_other(monkeypatch: pytest.Monk
 
     counters.clear()
     true_compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **_: true_compile(f, backend="eager", dynamic=False))
+
+    def traced(function: Callable[..., object], **_: object) -> object:
+        return true_compile(function, backend="eager", dynamic=False)
+
+    monkeypatch.setattr(torch, "compile", traced)
     ensemble = Ensemble(lambda g: paper_model("MMoE")(100, 2, generator=g), range(6), dtype=torch.float64)
     rates = torch.full((6,), 1e-3, dtype=torch.float64)
     weights = _drawn().weights[:1].expand(6, -1, -1)
@@ -317,7 +329,9 @@ def test_a_model_that_cannot_be_captured_trains_all_the_same(gpu: str) -> None:
             return super().forward(x)
 
     def losses(kind: type[MMoE]) -> Tensor:
-        ensemble = Ensemble(lambda g: kind(100, 2, 4, (8,), generator=g), range(RUNS), device=gpu, dtype=torch.float64)
+        ensemble = Ensemble(
+            lambda g: kind(100, 2, 4, (8,), generator=g), range(RUNS), device=gpu, dtype=torch.float64
+        )
         settings = TrainingSettings(30, note_every=1)
         return torch.stack(train(ensemble, _drawn(gpu), squared_error, settings, progress=False).losses)
 

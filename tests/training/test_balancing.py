@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmoe_lib.models import CGC, PLE, L2Constrained, MMoE, Ranker, RegularisedMMoE, SharedBottom, SingleTask
+from mmoe_lib.models import L2Constrained, MMoE, Ranker, SharedBottom, SingleTask
+from mmoe_lib.models.extensions import CGC, PLE, RegularisedMMoE
 from mmoe_lib.training import Ensemble, TrainingSettings, binary_cross_entropy, epochs, squared_error, train
 from mmoe_lib.training.balancing import (
     SURGEONS,

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmoe_lib.streaming_benchmark import random_impressions, random_tables
-from mmoe_lib.tasks.kuairand_store import ImpressionStore, write
+from companion.benchmarks.random_log import random_impressions, random_tables
+from mmoe_lib.tasks.kuairand.store import ImpressionStore, write
 from mmoe_lib.training.batches import joined_epochs
 from mmoe_lib.training.streaming import streamed_epochs
 
@@ -128,8 +128,8 @@ from functools import partial
 from itertools import count, islice
 import torch
 from mmoe_lib.models import Ranker, SharedBottom
-from mmoe_lib.streaming_benchmark import peak_memory
-from mmoe_lib.tasks.kuairand_store import open_store
+from companion.benchmarks.streaming import peak_memory
+from mmoe_lib.tasks.kuairand.store import open_store
 from mmoe_lib.training import Adam, Ensemble, binary_cross_entropy
 from mmoe_lib.training.step import Step
 from mmoe_lib.training.streaming import streamed_epochs

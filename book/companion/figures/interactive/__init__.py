@@ -1,0 +1,26 @@
+"""Figures that a reader can move: each one piece of HTML, with a picture for where scripts do not run."""
+
+from companion.figures.interactive.fragment import Interactive
+from companion.figures.interactive.person import (
+    census_person,
+    census_person_picture,
+    person_inputs,
+    person_model,
+    person_reach,
+)
+from companion.figures.interactive.runs import census_runs, runs_data
+from companion.figures.interactive.slide import slide_data, slide_p, slide_p_picture
+
+__all__ = [
+    "Interactive",
+    "census_person",
+    "census_person_picture",
+    "census_runs",
+    "person_inputs",
+    "person_model",
+    "person_reach",
+    "runs_data",
+    "slide_data",
+    "slide_p",
+    "slide_p_picture",
+]

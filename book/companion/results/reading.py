@@ -1,0 +1,43 @@
+"""Read the paper's numbers and ours."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from companion.checkout import DATA
+
+
+def _read(folder: str, name: str) -> pd.DataFrame:
+    path = DATA / folder / f"{name}.csv"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no data/{folder}/{name}.csv, expected it in the repository: clone the whole of it"
+        )
+    return pd.read_csv(path)
+
+
+def read_paper(name: str) -> pd.DataFrame:
+    """A table of the paper's published numbers, such as "figure2_label_correlation".
+
+    Raises:
+        FileNotFoundError: If the repository's data/ is not there, or holds no such table.
+    """
+    return _read("paper", name)
+
+
+def read_results(name: str, preset: str | None = None) -> pd.DataFrame:
+    """The rows of one of our studies, such as "census"; one row a run.
+
+    Args:
+        name: The file's name.
+        preset: Only the rows of this preset; None for all.
+
+    Raises:
+        FileNotFoundError: If the repository's data/ is not there, or holds no such table.
+        ValueError: If there are no rows of this preset.
+    """
+    rows = _read("results", name)
+    chosen = rows if preset is None else rows[rows["preset"] == preset]
+    if chosen.empty:
+        raise ValueError(f"data/results/{name}.csv has no rows of preset {preset!r}: run its study first")
+    return chosen.reset_index(drop=True)

@@ -1,0 +1,173 @@
+"""On Census-Income, group 1: every extension at one size, its learning rate tuned on a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from companion.study.cells import Cell
+from companion.study.census import BATCH_SIZE, CensusSource, score
+from companion.study.extensions.gates import has_gates
+from companion.study.presets import Preset
+from companion.study.synthetic import TUNING_SEED
+from mmoe_lib.metrics import GATE_MEASURES, polarisation
+from mmoe_lib.models.extensions.registry import EXTENSIONS, extension, noise_columns
+from mmoe_lib.models.layers import ModelBuilder
+from mmoe_lib.tasks.census import CensusData
+from mmoe_lib.training import Ensemble, History, TrainingSettings, binary_cross_entropy, epochs, train
+from mmoe_lib.training.balancing import Balancer
+from mmoe_lib.training.batches import with_noise
+from mmoe_lib.training.loop import Evaluate
+from mmoe_lib.training.losses import Loss
+
+GROUP = "income"
+RATES = (1e-3, 3e-3, 1e-2)
+"""Tuning in chapter 4 chose rates from 0.002 to 0.014 for the seven methods of the paper."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How the runs of a cell are trained; columns of every row.
+
+    Attributes:
+        group: Of tasks.
+        epochs: Passes over the training rows.
+        batch_size: Rows of a minibatch.
+        order: Seed of the order in which the rows are visited.
+    """
+
+    group: str
+    epochs: int
+    batch_size: int = BATCH_SIZE
+    order: int = 0
+
+
+def tuning_cells(preset: Preset) -> list[Cell]:
+    """Every model whose rate is its own at every rate, on runs that are not reported."""
+    seeds = tuple(range(TUNING_SEED, TUNING_SEED + preset.census_tuning_runs))
+    facts = asdict(Choices(GROUP, preset.census_epochs))
+    names = [name for name in EXTENSIONS if EXTENSIONS[name].own_rate]
+    return [Cell(name, GROUP, rate, seeds, facts) for name in names for rate in RATES]
+
+
+def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
+    """The rate with the best mean validation AUC over both tasks for each model, MMoE's for a regularised one.
+
+    The median over runs decides, not the mean: one run whose tower died says little about a rate.
+
+    Args:
+        tuning: Rows of the tuning file, of one preset.
+
+    Raises:
+        ValueError: If a model has no AUC at any rate.
+    """
+    both = tuning[["validation_main_auc", "validation_auxiliary_auc"]].mean(axis=1, skipna=False)
+    medians = both.groupby([tuning["model"], tuning["learning_rate"]]).median()
+    chosen = {}
+    for name in EXTENSIONS:
+        if not EXTENSIONS[name].own_rate:
+            continue
+        found = medians[name].dropna() if name in medians.index else medians.iloc[:0]
+        if found.empty:
+            raise ValueError(
+                f"{name} has no AUC at any rate, expected one: run the tuning, or add lower rates"
+            )
+        chosen[name] = float(str(found.idxmax()))
+    return {name: chosen.get(name, chosen["MMoE"]) for name in EXTENSIONS}
+
+
+def reported_cells(preset: Preset, rates: Mapping[str, float]) -> list[Cell]:
+    """All models, all models' first runs before the next; every chunk of runs visits the rows in an order of its own."""
+    cells = []
+    for order, start in enumerate(range(0, preset.extension_census_runs, preset.census_chunk)):
+        seeds = tuple(range(start, min(start + preset.census_chunk, preset.extension_census_runs)))
+        facts = asdict(Choices(GROUP, preset.census_epochs, order=order))
+        cells += [Cell(name, GROUP, rates[name], seeds, facts) for name in EXTENSIONS]
+    return cells
+
+
+def train_on(
+    model: ModelBuilder,
+    data: CensusData,
+    seeds: tuple[int, ...],
+    *,
+    learning_rate: float,
+    num_epochs: int,
+    batch_size: int = BATCH_SIZE,
+    order: int = 0,
+    batches: tuple[Iterator[tuple[Tensor, Tensor]], int] | None = None,
+    noise: int = 0,
+    loss: Loss = binary_cross_entropy,
+    balancer: Balancer | None = None,
+    evaluate: Evaluate | None = None,
+    monitor: str | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Ensemble, History]:
+    """Train all seeds of one model together on a group of census tasks.
+
+    Args:
+        model: Of one run.
+        data: The encoded tasks.
+        seeds: One a run.
+        learning_rate: Adam's.
+        num_epochs: Passes over the training rows.
+        batch_size: Rows of a minibatch.
+        order: Seed of the order of the rows.
+        batches: Other minibatches than those of all training rows, and how many rows their epoch has.
+        noise: Columns of random numbers that the inputs carry, for gate dropout.
+        loss: Outputs and labels (B, K) to one loss a task.
+        balancer: Decides how much each task's gradient counts.
+        evaluate: Metrics of the runs, computed after every epoch.
+        monitor: The metric by which a run keeps its best epoch; None keeps the last.
+        device: Where to train.
+
+    Raises:
+        DivergedError: If every run's loss is no longer finite.
+    """
+    inputs, tasks = data.x_train.shape[1], data.y_train.shape[1]
+    ensemble = Ensemble(lambda generator: model(inputs, tasks, generator=generator), seeds, device=device)
+    x, y = data.x_train.to(ensemble.device), data.y_train.to(ensemble.device)
+    steps = (batches[1] if batches else len(x)) // batch_size
+    settings = TrainingSettings(
+        num_epochs * steps,
+        learning_rate,
+        evaluate_every=steps if evaluate else 0,
+        monitor=monitor,
+        balancer=balancer,
+        on_divergence="record",
+    )
+    minibatches = batches[0] if batches else epochs(x, y, batch_size, seed=order)
+    minibatches = with_noise(minibatches, noise, seed=order) if noise else minibatches
+    return ensemble, train(ensemble, minibatches, loss, settings, evaluate, progress=False)
+
+
+def run(cell: Cell, source: CensusSource, device: torch.device | str = "cpu") -> pd.DataFrame:
+    """The rows of one cell: the AUCs of `companion.study.census.score`, and `GATE_MEASURES` on the test half."""
+    choices = Choices(**cell.facts)  # type: ignore[arg-type]
+    data = source.data(choices.group)
+    ensemble, history = train_on(
+        extension(cell.model).build,
+        data,
+        cell.seeds,
+        learning_rate=cell.learning_rate,
+        num_epochs=choices.epochs,
+        batch_size=choices.batch_size,
+        order=choices.order,
+        noise=noise_columns(cell.model, 2),
+        device=device,
+    )
+    rows = score(ensemble, data)
+    if has_gates(cell.model):
+        weights = ensemble.gate_weights(data.x_test.to(ensemble.device)).cpu()
+        use = {name: values.tolist() for name, values in polarisation(weights).items()}
+    else:
+        use = dict.fromkeys(GATE_MEASURES, [float("nan")] * len(cell.seeds))
+    return (
+        rows.assign(**use)
+        .round(6)
+        .assign(diverged_step=history.diverged_step.tolist(), train_rows=len(data.x_train))
+    )

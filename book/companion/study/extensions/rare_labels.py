@@ -1,0 +1,426 @@
+"""Unequal tasks: positives of one task are taken away; does the other press it down, and does a remedy help?
+
+Of the training rows that are positive for the rare task a tenth or a hundredth is kept, drawn at random; every other
+row stays, and validation and test are as they were. The task is income on Census-Income, where 12,382 of 199,523 rows
+are positive, and satisfaction on KuaiRand. Every run has a draw of its own, its seed's; runs of one seed are
+compared in pairs, which share what was kept and the order of the rows. Each run keeps the epoch with the best mean of the two tasks' validation AUCs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from companion.study.cells import Cell, chunks
+from companion.study.census import BATCH_SIZE, CensusSource
+from companion.study.census import score as census_score
+from companion.study.extensions.census import GROUP, train_on
+from companion.study.kuairand import RankingSource, of_finite_runs, probabilities
+from companion.study.presets import Preset
+from companion.study.rankers import build_ranker
+from companion.study.synthetic import TUNING_SEED
+from mmoe_lib.metrics import auc
+from mmoe_lib.models import Ranker
+from mmoe_lib.models.extensions.registry import EXTENSIONS
+from mmoe_lib.seeds import seeded_generator
+from mmoe_lib.tasks.kuairand import RankingData
+from mmoe_lib.training import Adam, DivergedError, Ensemble, TrainingSettings, binary_cross_entropy, train
+from mmoe_lib.training.balancing import Balancer, GradientSurgery, GradNorm, UncertaintyWeighting
+from mmoe_lib.training.batches import own_epochs
+from mmoe_lib.training.losses import Loss, class_balanced, focal, weighted
+
+SHARES = (1.0, 0.1, 0.01)
+"""Of the rare task's positives, how many are kept."""
+MODELS = ("Single-Task", "Shared-Bottom", "MMoE")
+PLAIN = "plain sum"
+FIXED = "fixed weights"
+WEIGHTS = (0.1, 0.3, 3.0, 10.0)
+"""Of the rare task's loss beside 1 of the other, tried in tuning as 1 is; scaled to a sum of 2."""
+LARGE_WEIGHTS = (10.0, 30.0, 100.0)
+"""About as large as the weights that balancers end with, for comparison with these on the same draws."""
+TUNED = {"census": (1e-3, 3e-3, 1e-2), "kuairand": (1e-3, 3e-3)}
+"""Adam's learning rates that each model tries at each share."""
+DRAWS_AT_ONCE = 4
+"""Draws that are trained as one ensemble."""
+RARE_TASK = {"census": 0, "kuairand": 1}
+"""Income, and satisfaction."""
+
+REMEDIES: Mapping[str, Balancer | str | None] = {
+    PLAIN: None,
+    FIXED: "weights",
+    "class weights": "class weights",
+    "focal loss": "focal",
+    "uncertainty weighting": UncertaintyWeighting(),
+    "GradNorm": GradNorm(),
+    "PCGrad": GradientSurgery("PCGrad"),
+    "CAGrad": GradientSurgery("CAGrad"),
+    "Nash-MTL": GradientSurgery("Nash-MTL", every=10),
+    "UPGrad": GradientSurgery("UPGrad"),
+}
+"""By name: a balancer, or what the loss is changed to. Nash-MTL solves its problem anew every tenth step."""
+BALANCERS: Mapping[str, Balancer] = {
+    name: remedy for name, remedy in REMEDIES.items() if not (remedy is None or isinstance(remedy, str))
+}
+"""Those remedies that weigh the tasks anew at every step."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How the runs of a cell are trained; columns of every row.
+
+    Attributes:
+        data_set: "census" or "kuairand".
+        share: Of the rare task's positives that are kept.
+        remedy: A name of `REMEDIES`.
+        weight: Of the rare task's loss, beside 1 of the other's.
+        epochs: Passes over the training rows at most.
+    """
+
+    data_set: str
+    share: float
+    remedy: str
+    weight: float
+    epochs: int
+
+
+def setting(data_set: str, share: float, remedy: str, weight: float = 1.0) -> str:
+    """The name of a setting, such as "census 0.1: focal loss"."""
+    tried = f" {weight:g}" if remedy == FIXED else ""
+    return f"{data_set} {share:g}: {remedy}{tried}"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the data of both sets come from; small enough to be sent to a worker."""
+
+    census: CensusSource
+    kuairand: RankingSource
+
+    def sums(self, data_set: str) -> str:
+        """The sums of one set's files, for a row's origin."""
+        return self.census.sums() if data_set == "census" else self.kuairand.sums()
+
+
+def tuning_cells(preset: Preset, data_set: str) -> list[Cell]:
+    """Every model at every rate and share with the plain sum, on a draw and runs of their own."""
+    return [
+        _tuning_cell(preset, data_set, model, share, rate)
+        for share in SHARES
+        for model in MODELS
+        for rate in TUNED[data_set]
+    ]
+
+
+def weight_cells(preset: Preset, data_set: str, rates: Mapping[tuple[str, float], float]) -> list[Cell]:
+    """MMoE at every fixed weight and share, each at its best rate."""
+    return [
+        _tuning_cell(preset, data_set, model, share, rates[model, share], weight)
+        for share in SHARES
+        for model in _remedied(share)
+        for weight in WEIGHTS
+    ]
+
+
+def _tuning_cell(
+    preset: Preset, data_set: str, model: str, share: float, rate: float, weight: float = 1.0
+) -> Cell:
+    seeds = tuple(range(TUNING_SEED, TUNING_SEED + preset.rare_tuning_runs))
+    remedy = PLAIN if weight == 1.0 else FIXED
+    choices = Choices(data_set, share, remedy, weight, num_epochs(preset, data_set))
+    return Cell(model, setting(data_set, share, remedy, weight), rate, seeds, asdict(choices))
+
+
+def num_epochs(preset: Preset, data_set: str) -> int:
+    """Passes over the training rows of a set."""
+    # Half of the study's passes: with a hundred positives more of them only learn these by heart.
+    return min(3, preset.census_epochs) if data_set == "census" else 1
+
+
+def _remedied(share: float) -> tuple[str, ...]:
+    """The models with which remedies are tried: MMoE, where positives were taken away."""
+    return ("MMoE",) if share < 1 else ()
+
+
+def chosen(tuning: pd.DataFrame, data_set: str, column: str) -> dict[tuple[str, float], float]:
+    """The learning rate, or the weight, with the best median of the two tasks' mean validation AUC.
+
+    Args:
+        tuning: Rows of the tuning file, of one preset.
+        data_set: "census" or "kuairand".
+        column: "learning_rate", for which rows of the plain sum count, or "weight", for which all at the chosen rate.
+
+    Returns:
+        By model and share.
+
+    Raises:
+        ValueError: If a model has no AUC at a share.
+    """
+    rows = tuning[tuning["data_set"] == data_set]
+    if column == "learning_rate":
+        rows = rows[rows["remedy"] == PLAIN]
+    best = {}
+    if column == "weight":
+        rates = chosen(tuning, data_set, "learning_rate")
+        at_rate = [
+            rates[str(model), float(share)] == rate
+            for model, share, rate in zip(rows["model"], rows["share"], rows["learning_rate"], strict=True)
+        ]
+        rows = rows[at_rate]
+    for share in SHARES:
+        for model in MODELS if column == "learning_rate" else _remedied(share):
+            here = rows[(rows["model"] == model) & (rows["share"] == share)]
+            medians = here.groupby(column)["validation_mean_auc"].median().dropna()
+            if medians.empty:
+                raise ValueError(
+                    f"{model} with a share of {share:g} has no AUC on {data_set}, expected one: run the tuning"
+                )
+            best[model, share] = float(str(medians.idxmax()))
+    return best
+
+
+def reported_cells(
+    preset: Preset,
+    data_set: str,
+    rates: Mapping[tuple[str, float], float],
+    weights: Mapping[tuple[str, float], float],
+) -> list[Cell]:
+    """All models and remedies on the first draws, then on the next.
+
+    Where tuning chose the weight 1, fixed weights are the plain sum, and are run all the same.
+    """
+    cells = []
+    for seeds in chunks(preset.rare_draws, DRAWS_AT_ONCE):
+        for share in SHARES:
+            for model in MODELS:
+                for remedy in REMEDIES if model in _remedied(share) else (PLAIN,):
+                    weight = weights[model, share] if remedy == FIXED else 1.0
+                    choices = Choices(data_set, share, remedy, weight, num_epochs(preset, data_set))
+                    name = f"{data_set} {share:g}: {remedy}"
+                    cells.append(Cell(model, name, rates[model, share], seeds, asdict(choices)))
+    return cells
+
+
+def large_weight_cells(preset: Preset, data_set: str, rates: Mapping[tuple[str, float], float]) -> list[Cell]:
+    """MMoE at the smallest share with large fixed weights, on the reported draws; nothing is chosen by them."""
+    share, epochs = min(SHARES), num_epochs(preset, data_set)
+    return [
+        Cell(
+            "MMoE",
+            setting(data_set, share, FIXED, weight),
+            rates["MMoE", share],
+            seeds,
+            asdict(Choices(data_set, share, FIXED, weight, epochs)),
+        )
+        for weight in LARGE_WEIGHTS
+        for seeds in chunks(preset.rare_draws, DRAWS_AT_ONCE)
+    ]
+
+
+def kept_rows(positive: Tensor, share: float, draw: int) -> Tensor:
+    """Which rows stay when only a share of the positives does: row numbers, ascending.
+
+    Args:
+        positive: (N,) true where the rare task's label is positive.
+        share: Of the positives that stays, rounded to whole rows.
+        draw: Seed of the choice. A smaller share keeps some of what a larger one keeps.
+
+    Raises:
+        ValueError: If the share is not in 0 to 1, or no positive would be left.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(
+            f"share is {share}, expected more than 0 and at most 1: a part of the positives stays"
+        )
+    places = positive.nonzero().squeeze(1)
+    order = places[torch.randperm(len(places), generator=seeded_generator(draw, "kept positives"))]
+    kept = round(share * len(places))
+    if not kept:
+        raise ValueError(
+            f"a share of {share} of {len(places)} positives is none, expected one or more: keep more"
+        )
+    stays = torch.ones(len(positive), dtype=torch.bool)
+    stays[order[kept:]] = False
+    return stays.nonzero().squeeze(1)
+
+
+def loss_of(choices: Choices, positives: Tensor) -> Loss:
+    """The loss that a remedy asks for; cross-entropy for a balancer and for the plain sum.
+
+    Args:
+        choices: Names the remedy.
+        positives: The share of positives of each task in the training rows, (K,).
+
+    Raises:
+        ValueError: If there is no such remedy.
+    """
+    if choices.remedy not in REMEDIES:
+        raise ValueError(
+            f"remedy is {choices.remedy!r}, expected one of {', '.join(REMEDIES)}: choose one of these"
+        )
+    remedy = REMEDIES[choices.remedy]
+    if remedy == "weights":
+        pair = [1.0, 1.0]
+        pair[RARE_TASK[choices.data_set]] = choices.weight
+        return weighted(binary_cross_entropy, [2 * weight / sum(pair) for weight in pair])
+    if remedy == "class weights":
+        # negatives over positives: both classes of a task then count alike
+        return class_balanced(((1 - positives) / positives).tolist())
+    return focal() if remedy == "focal" else binary_cross_entropy
+
+
+def run(
+    cell: Cell, sources: Sources, device: torch.device | str = "cpu", *, balancer: Balancer | None = None
+) -> pd.DataFrame:
+    """The rows of one cell.
+
+    Columns: seed; test_rare_auc and test_other_auc, validation_mean_auc over both tasks; best_epoch; positives, how
+    many of the rare task's are left; diverged_step (0: never).
+
+    Args:
+        cell: Its facts are `Choices`.
+        sources: Of the data.
+        device: Where to train.
+        balancer: Takes the place of the remedy's own, so that it can be watched.
+    """
+    choices = Choices(**cell.facts)  # type: ignore[arg-type]
+    train_one = _run_census if choices.data_set == "census" else _run_kuairand
+    try:
+        return train_one(cell, choices, sources, device, balancer or _balancer(choices))
+    except DivergedError as error:  # every run did
+        names = ("test_rare_auc", "test_other_auc", "validation_mean_auc")
+        return pd.DataFrame({"seed": cell.seeds} | dict.fromkeys(names, np.nan)).assign(
+            best_epoch=0, positives=0, diverged_step=error.step
+        )
+
+
+def _run_census(
+    cell: Cell, choices: Choices, sources: Sources, device: torch.device | str, balancer: Balancer | None
+) -> pd.DataFrame:
+    data = sources.census.data(GROUP)
+    rare = RARE_TASK["census"]
+    rows = _rows_of_draws(data.y_train[:, rare] > 0, choices.share, cell.seeds)
+    x, y = data.x_train.to(device), data.y_train.to(device)
+    batches = own_epochs(lambda some: (x[some], y[some]), rows, BATCH_SIZE, seeds=cell.seeds, device=device)
+    kept = data.y_train[rows[0]]  # as many positives in every draw
+
+    def evaluate(ensemble: Ensemble) -> dict[str, Tensor]:
+        logits = ensemble.predict(data.x_validation.to(ensemble.device)).cpu()
+        found = [of_finite_runs(auc, logits[..., task], data.y_validation[:, task]) for task in (0, 1)]
+        return {"mean_auc": torch.stack(found).mean(dim=0)}
+
+    ensemble, history = train_on(
+        EXTENSIONS[cell.model].build,
+        data,
+        cell.seeds,
+        learning_rate=cell.learning_rate,
+        num_epochs=choices.epochs,
+        batches=(batches, len(kept)),
+        loss=loss_of(choices, kept.mean(dim=0)),
+        balancer=balancer,
+        evaluate=evaluate,
+        monitor="mean_auc",
+        device=device,
+    )
+    scores = census_score(ensemble, data)
+    names = ("main", "auxiliary") if rare == 0 else ("auxiliary", "main")
+    steps = len(kept) // BATCH_SIZE
+    return _rows(
+        cell,
+        scores[f"test_{names[0]}_auc"],
+        scores[f"test_{names[1]}_auc"],
+        (scores["validation_main_auc"] + scores["validation_auxiliary_auc"]) / 2,
+        history.best_step // steps,
+        int(kept[:, rare].sum()),
+        history.diverged_step,
+    )
+
+
+def _run_kuairand(
+    cell: Cell, choices: Choices, sources: Sources, device: torch.device | str, balancer: Balancer | None
+) -> pd.DataFrame:
+    data = sources.kuairand.data()
+    rare = RARE_TASK["kuairand"]
+    chosen = _rows_of_draws(data.train.labels[:, rare] > 0, choices.share, cell.seeds)
+    kept = data.train.labels[chosen[0]].float()  # as many positives in every draw
+    validation, test = (part.labels.float() for part in (data.validation, data.test))
+
+    def evaluate(ensemble: Ensemble) -> dict[str, Tensor]:
+        return {"mean_auc": _both(probabilities(ensemble, data, data.validation), validation).mean(dim=1)}
+
+    build = _ranker(cell.model, data)
+    ensemble = Ensemble(build, cell.seeds, device=device)
+    features, impressions = data.features.to(ensemble.device), data.train.to(ensemble.device)
+    batches = own_epochs(
+        lambda some: features.rows(impressions, some),
+        chosen,
+        BATCH_SIZE,
+        seeds=cell.seeds,
+        device=ensemble.device,
+    )
+    steps = len(kept) // BATCH_SIZE
+    settings = TrainingSettings(
+        steps=choices.epochs * steps,
+        learning_rate=cell.learning_rate,
+        optimiser=Adam(),
+        evaluate_every=steps,
+        monitor="mean_auc",
+        balancer=balancer,
+        on_divergence="record",
+    )
+    loss = loss_of(choices, kept.mean(dim=0))
+    history = train(ensemble, batches, loss, settings, evaluate, progress=False)
+    found = _both(probabilities(ensemble, data, data.test), test)  # (R, 2)
+    last = evaluate(ensemble)["mean_auc"]
+    return _rows(
+        cell,
+        found[:, rare],
+        found[:, 1 - rare],
+        last,
+        history.best_step // steps,
+        int(kept[:, rare].sum()),
+        history.diverged_step,
+    )
+
+
+def _ranker(model: str, data: RankingData) -> Callable[[torch.Generator], Ranker]:
+    return build_ranker(model, data.num_sparse, data.num_dense, data.features.vocabulary)
+
+
+def _rows_of_draws(positive: Tensor, share: float, draws: Sequence[int]) -> Tensor:
+    return torch.stack([kept_rows(positive, share, draw) for draw in draws])  # (R, N)
+
+
+def _both(predicted: Tensor, labels: Tensor) -> Tensor:
+    return torch.stack([of_finite_runs(auc, predicted[..., task], labels[:, task]) for task in (0, 1)], dim=1)
+
+
+def _balancer(choices: Choices) -> Balancer | None:
+    remedy = REMEDIES[choices.remedy]
+    return None if isinstance(remedy, str) else remedy
+
+
+def _rows(
+    cell: Cell,
+    rare: Tensor | pd.Series[float],
+    other: Tensor | pd.Series[float],
+    validation: Tensor | pd.Series[float],
+    best_epoch: Tensor,
+    positives: int,
+    diverged_step: Tensor,
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "seed": cell.seeds,
+            "test_rare_auc": np.asarray(rare),
+            "test_other_auc": np.asarray(other),
+            "validation_mean_auc": np.asarray(validation),
+            "best_epoch": best_epoch.tolist(),
+            "positives": positives,
+            "diverged_step": diverged_step.tolist(),
+        }
+    ).round(6)

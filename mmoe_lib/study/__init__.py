@@ -1,6 +1,0 @@
-"""Studies: lists of independent cells whose rows go to CSV files with their origin, and can be resumed."""
-
-from mmoe_lib.study.cells import Cell, run_cells
-from mmoe_lib.study.origin import Origin
-
-__all__ = ["Cell", "Origin", "run_cells"]

@@ -1,0 +1,283 @@
+"""Tables 1 and 2 and claim 9, from rows whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from companion.claims import claim_9
+from companion.results import (
+    alpha_table,
+    balanced,
+    census_best,
+    census_order,
+    census_paper,
+    census_table,
+    changes_table,
+    cost_table,
+    difference_interval,
+    holm,
+    learned,
+    mean_interval,
+    pairwise_differences,
+    pairwise_table,
+    read_paper,
+    show_interval,
+    stuck_table,
+    tucker_table,
+)
+
+METHODS = list(read_paper("table1_census_income")["model"])
+
+
+def runs(means: dict[str, float], group: str = "income", sd: float = 2e-4, number: int = 30) -> pd.DataFrame:
+    """Runs of each method around a known mean."""
+    generator = np.random.default_rng(0)
+    pieces = []
+    for model, mean in means.items():
+        noise = generator.normal(0, sd, size=(3, number))
+        noise -= noise.mean(axis=1, keepdims=True)
+        pieces.append(
+            pd.DataFrame(
+                {
+                    "model": model,
+                    "setting": group,
+                    "seed": range(number),
+                    "test_main_auc": mean + noise[0],
+                    "validation_main_auc": mean + noise[1],
+                    "test_auxiliary_auc": 0.99 + noise[2],
+                    "diverged_step": 0,
+                }
+            )
+        )
+    return pd.concat(pieces, ignore_index=True)
+
+
+def papers_order(group: str) -> dict[str, float]:
+    means = census_paper(group).set_index("model")["test_main_auc"]
+    return {str(model): float(mean) for model, mean in means.items()}
+
+
+def test_holm_is_the_textbooks_and_keeps_the_order_of_p_values() -> None:
+    # Holm's procedure by hand: 0.01 * 4, 0.02 * 3, 0.03 * 2 (not below the one before), 0.5 * 1.
+    np.testing.assert_allclose(holm([0.03, 0.01, 0.5, 0.02]), [0.06, 0.04, 0.5, 0.06])
+    np.testing.assert_allclose(holm([0.9, 0.8]), [1.0, 1.0])
+    p_values = np.random.default_rng(0).uniform(size=50)
+    corrected = holm(p_values)
+    assert (np.diff(corrected[np.argsort(p_values)]) >= 0).all()
+    assert ((p_values <= corrected) & (corrected <= np.minimum(1, 50 * p_values))).all()
+
+
+def test_holm_finds_a_difference_where_there_is_none_in_one_family_of_twenty() -> None:
+    generator = np.random.default_rng(1)
+    families = generator.uniform(size=(4_000, 21))
+    wrong = np.mean([holm(p_values).min() < 0.05 for p_values in families])
+    # P(at least one) = 1 - (1 - 0.05 / 21)^21 = 0.0488 for independent tests; four standard errors
+    assert wrong == pytest.approx(0.0488, abs=4 * np.sqrt(0.0488 * 0.9512 / 4_000))
+
+
+def test_the_table_holds_our_mean_and_the_papers() -> None:
+    rows = runs({"MMoE": 0.94, "OMoE": 0.93}, number=3)
+    table = census_table(rows, "income")
+    sample = rows.loc[rows["model"] == "MMoE", "test_main_auc"]
+    assert table.loc["MMoE", "runs"] == 3
+    assert table.loc["MMoE", "income: all runs"] == show_interval(*mean_interval(sample))
+    assert table.loc["MMoE", "income: runs that learned"] == show_interval(*mean_interval(sample))
+    assert table.loc["MMoE", "income: sd of these"] == f"{np.std(sample, ddof=1):.4f}"
+    assert table.loc["MMoE", "income: paper"] == "0.9359"
+    assert table.loc["MMoE", "never married: paper"] == "0.9927"
+    with pytest.raises(ValueError, match="no rows of group 'education'"):
+        census_table(rows, "education")
+
+
+def test_a_diverged_run_is_left_out_of_the_mean_and_counted() -> None:
+    rows = runs({"MMoE": 0.94}, number=5)
+    rows.loc[0, ["test_main_auc", "test_auxiliary_auc"]] = np.nan
+    assert census_table(rows, "income").loc["MMoE", "runs"] == 4
+
+
+def test_a_run_that_learned_nothing_is_in_the_mean_of_all_and_counted() -> None:
+    rows = pd.concat(
+        [runs({"MMoE": 0.94, "OMoE": 0.93}, number=5), runs({"MMoE": 0.88}, "education", number=5)]
+    )
+    rows = rows.reset_index(drop=True)
+    rows.loc[0, "test_main_auc"] = 0.5
+    table = census_table(rows, "income")
+    others = rows.loc[1:4, "test_main_auc"]
+    assert table.loc["MMoE", "learned nothing"] == 1
+    assert table.loc["OMoE", "learned nothing"] == 0
+    assert table.loc["MMoE", "income: runs that learned"] == show_interval(*mean_interval(others))
+    assert float(str(table.loc["MMoE", "income: all runs"])[:6]) == pytest.approx(
+        (0.5 + others.sum()) / 5, abs=1e-4
+    )
+    assert len(learned(rows)) == len(rows) - 1
+    stuck = stuck_table(rows)
+    assert stuck.loc["MMoE", "income"] == "1 of 5"
+    assert stuck.loc["MMoE", "education"] == "0 of 5"
+    assert stuck.loc["MMoE", "both (%)"] == "10.0 [1.8, 40.4]"  # Wilson's interval of 1 in 10
+
+
+def test_the_best_run_is_chosen_on_validation_and_shown_beside_the_one_chosen_on_test() -> None:
+    rows = pd.DataFrame(
+        {
+            "model": "MMoE",
+            "setting": "income",
+            "validation_main_auc": [0.95, 0.94],
+            "test_main_auc": [0.941, 0.943],
+            "test_auxiliary_auc": [0.991, 0.992],
+        }
+    )
+    best = census_best(rows, "income").loc["MMoE"]
+    assert best["income: chosen on validation"] == "0.9410"
+    assert best["never married: chosen on validation"] == "0.9910"
+    assert best["income: chosen on test"] == "0.9430"
+    assert best["income: paper"] == "0.9410"  # table 1
+    assert best["never married: paper"] == "0.9926"
+
+
+def test_pairs_are_in_points_signed_and_corrected() -> None:
+    rows = runs({"Single-Task": 0.940, "OMoE": 0.9405, "MMoE": 0.9405})
+    pairs = pairwise_differences(rows, "income").set_index(["first", "second"])
+    assert len(pairs) == 3
+    samples = [100 * rows.loc[rows["model"] == model, "test_main_auc"] for model in ("Single-Task", "OMoE")]
+    pair = pairs.loc[[("Single-Task", "OMoE")]].iloc[0]
+    assert tuple(pair[["points", "low", "high"]]) == pytest.approx(difference_interval(*samples))
+    assert pair["points"] == pytest.approx(-0.05)
+    raw = [
+        stats.ttest_ind(
+            *(rows.loc[rows["model"] == model, "test_main_auc"] for model in names), equal_var=False
+        ).pvalue
+        for names in pairs.index
+    ]
+    np.testing.assert_allclose(pairs["p_value"], holm(raw))
+    square = pairwise_table(pairs.reset_index())
+    assert square.loc["Single-Task", "OMoE"] == "-0.05*"
+    assert square.loc["OMoE", "Single-Task"] == "+0.05*"
+    assert not str(square.loc["OMoE", "MMoE"]).endswith("*")
+
+
+def test_order_is_sure_where_means_lie_apart_and_open_where_they_do_not() -> None:
+    rows = runs({"Single-Task": 0.940, "OMoE": 0.945, "MMoE": 0.945, "Shared-Bottom": 0.930})
+    order = census_order(rows, "income", resamples=2_000)
+    assert set(order.index[:2]) == {"OMoE", "MMoE"}
+    assert tuple(order.loc["Shared-Bottom", ["low", "high"]]) == (4, 4)
+    assert tuple(order.loc["Single-Task", ["low", "high"]]) == (3, 3)
+    for model in ("OMoE", "MMoE"):  # two equal means: each is first in half of the resamples
+        assert tuple(order.loc[model, ["low", "high"]]) == (1, 2)
+        assert order.loc[model, "first"] == pytest.approx(50, abs=5)
+    assert order.loc["MMoE", "rank in the paper"] == 2  # 0.9359, as L2-Constrained's, behind Cross-Stitch
+    assert order["first"].sum() == pytest.approx(100, abs=0.2)
+
+
+def test_changes_are_points_against_the_study_by_method() -> None:
+    rows = pd.DataFrame(
+        {
+            "model": ["MMoE"] * 9,
+            "group": "income",
+            "setting": ["income: as in the study"] * 3
+            + ["income: batch 256"] * 3
+            + ["income: numbers unscaled"] * 3,
+            "test_main_auc": [0.940, 0.941, 0.942, 0.950, 0.951, 0.952, np.nan, 0.5, np.nan],
+        }
+    )
+    changes = changes_table(rows, "income").set_index("change")
+    expected = difference_interval([95.0, 95.1, 95.2], [94.0, 94.1, 94.2])
+    assert tuple(changes.loc["batch 256", ["points", "low", "high"]]) == pytest.approx(expected)
+    assert changes.loc["numbers unscaled", "diverged"] == 2
+    assert changes.loc[["numbers unscaled"], "points"].isna().all()
+
+
+def test_tucker_table_shows_mean_and_range_of_both_groups() -> None:
+    rows = pd.DataFrame(
+        {
+            "setting": ["income: r1 = 1"] * 2 + ["education: r1 = 1"] * 2,
+            "test_main_auc": [0.7, 0.9, 0.6, 0.6],
+            "test_auxiliary_auc": [0.8, 0.8, 0.9, 0.9],
+        }
+    )
+    table = tucker_table(rows)
+    assert table.loc["r1 = 1", "income"] == "0.8000 (0.7000 to 0.9000)"
+    assert table.loc["r1 = 1", "never married (education)"] == "0.9000 (0.9000 to 0.9000)"
+
+
+def test_claim_9_on_the_papers_own_means() -> None:
+    """They support it in part: on income Cross-Stitch lies above MMoE and L2-Constrained level with it."""
+    rows = pd.concat([runs(papers_order(group), group, sd=1e-5) for group in ("income", "education")])
+    claim = claim_9(rows)
+    support = {comparison.what: comparison.supports for comparison in claim.comparisons}
+    assert len(support) == 2 * (6 + 3 + 1)
+    assert claim.verdict == "holds in part"
+    assert {what for what, holds in support.items() if not holds} == {
+        "income: MMoE minus L2-Constrained",
+        "income: MMoE minus Cross-Stitch",
+        "education: OMoE minus Shared-Bottom",  # both 0.8813
+    }
+    for comparison in claim.comparisons:
+        assert comparison.estimate == pytest.approx(comparison.paper, abs=1e-6)
+
+
+def test_claim_9_holds_and_does_not_hold_where_it_should() -> None:
+    order = ["MMoE", "Cross-Stitch", "L2-Constrained", "OMoE", "Single-Task", "Shared-Bottom"]
+    means = {model: 0.94 - 0.001 * place for place, model in enumerate(order)} | {"Tensor-Factorization": 0.7}
+    rows = pd.concat([runs(means, group) for group in ("income", "education")])
+    assert claim_9(rows).verdict == "holds"
+    turned = dict(zip(means, reversed(means.values()), strict=True))
+    rows = pd.concat([runs(turned, group) for group in ("income", "education")])
+    assert claim_9(rows).verdict == "does not hold"
+    alike = dict.fromkeys(METHODS, 0.94)
+    rows = pd.concat([runs(alike, group) for group in ("income", "education")])
+    assert claim_9(rows).verdict == "does not hold"
+    assert claim_9(rows).runs == 30
+
+
+def test_claim_9_needs_every_method() -> None:
+    rows = pd.concat([runs(papers_order("income")), runs({"MMoE": 0.88}, "education")])
+    with pytest.raises(ValueError, match="expected some of every method"):
+        claim_9(rows)
+
+
+def test_cost_table_divides_the_steps_of_a_run_by_the_speed() -> None:
+    benchmark = pd.DataFrame(
+        {
+            "kind": ["plain loop", "ensemble, eager", "inference", "inference"],
+            "model": "MMoE",
+            "batch": [1024, 1024, 1, 4096],
+            "per_second": [50.0, 200.0, 1.0, 1.0],
+            "peak_share": [0.1, 0.5, np.nan, np.nan],
+            "p50_ms": [1.0, 1.0, 0.25, 8.0],
+        }
+    )
+    row = cost_table(benchmark, {"MMoE": 1_000}).loc["MMoE"]
+    assert list(row) == ["20.0", "5.0", "4.0", "0.50", "0.250", "8.0"]
+
+
+def test_alpha_table_has_a_row_an_alpha_and_a_column_a_group() -> None:
+    rows = pd.DataFrame(
+        {
+            "setting": ["income: alpha = 0"] * 2 + ["income: alpha = 1e-05"] * 2 + ["education: alpha = 0"] * 2
+            + ["income: batch 256"],
+            "test_main_auc": [0.940, 0.942, 0.943, 0.943, 0.89, 0.88, 0.1],
+        }
+    )  # fmt: skip
+    table = alpha_table(rows)
+    assert list(table.index) == ["0", "1e-05"]
+    assert table.loc["0", "income"] == show_interval(*mean_interval([0.940, 0.942]))
+    assert table.loc["0", "education"] == show_interval(*mean_interval([0.89, 0.88]))
+
+
+def test_balanced_keeps_the_seeds_that_every_method_has_on_every_group() -> None:
+    rows = pd.DataFrame(
+        [
+            (model, group, seed)
+            for model, seeds in (("MMoE", range(4)), ("OMoE", range(3)))
+            for group in ("income", "education")
+            for seed in seeds
+            if (model, group, seed) != ("OMoE", "income", 1)
+        ],
+        columns=["model", "setting", "seed"],
+    )
+    kept = balanced(rows)
+    assert sorted(set(kept["seed"])) == [0, 2]
+    assert len(kept) == 2 * 2 * 2
