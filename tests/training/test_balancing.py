@@ -194,6 +194,17 @@ def test_grad_norm_helps_the_task_that_trains_slowly() -> None:
     torch.testing.assert_close(weights, torch.tensor([[0.5, 1.5]], dtype=torch.float64), atol=5e-3, rtol=0)
 
 
+def test_grad_norm_moves_each_weight_by_the_length_of_its_gradient() -> None:
+    """One step by hand: gradients of lengths 3 and 1, tasks at the same pace."""
+    gramians = torch.diag(torch.tensor([9.0, 1.0], dtype=torch.float64))[None]
+    weigh = GradNorm(alpha=1.0, learning_rate=0.1).start(1, 2)
+    losses = torch.tensor([[2.0, 5.0]], dtype=torch.float64)
+    assert weigh(losses, gramians).tolist() == [[1, 1]]
+    # G = (3, 1), goal 2 for both; w - 0.1 sign(G - goal) ||g|| / 2 = (1 - 0.15, 1 + 0.05), scaled to a sum of 2
+    expected = 2 / 1.9 * torch.tensor([[0.85, 1.05]], dtype=torch.float64)
+    torch.testing.assert_close(weigh(losses, gramians), expected)
+
+
 CONFLICT = torch.tensor([[4.0, -0.5], [-0.5, 1.0]])
 AGREEMENT = torch.tensor([[4.0, 0.5], [0.5, 1.0]])
 

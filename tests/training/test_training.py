@@ -181,6 +181,14 @@ def test_each_run_stops_on_its_own_and_keeps_its_best_state() -> None:
     assert frame.groupby("seed").size().tolist() == [4, 6, 3]
 
 
+def test_as_good_as_the_best_is_no_better() -> None:
+    """Patience goes on through a tie, and of equal evaluations the first is kept."""
+    ensemble, settings, evaluate = _scripted([[0.2, 0.5, 0.5, 0.5, 0.9], [0.1, 0.2, 0.3, 0.4, 0.5]])
+    history = train(ensemble, _small_batches(), squared_error, settings, evaluate, progress=False)  # type: ignore[arg-type]
+    assert history.best_step.tolist() == [10, 25]
+    assert history.stopped_step.tolist() == [20, 25]
+
+
 def test_training_ends_when_every_run_has_stopped() -> None:
     ensemble, settings, evaluate = _scripted([[0.5, 0.4, 0.3, 0.2], [0.5, 0.6, 0.4, 0.3]])
     history = train(ensemble, _small_batches(), squared_error, settings, evaluate, progress=False)  # type: ignore[arg-type]
