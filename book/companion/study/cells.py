@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 
 from companion.study.origin import Origin
 from companion.study.workers import Workers
@@ -225,7 +223,8 @@ def append_rows(path: Path, new: pd.DataFrame, cells: Sequence[Cell] = ()) -> pd
             "a text holds a comma, a quote or a line break, expected none: results are plain CSV"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    # Only one process at a time; the lock goes with the process, however that ends.
+    with FileLock(path.with_name(f".{path.name}.lock")):
         old = read_rows(path)
         if not old.empty and list(old.columns) != list(new.columns):
             raise ValueError(
@@ -246,14 +245,3 @@ def _in_order(rows: pd.DataFrame, cells: Sequence[Cell]) -> pd.DataFrame:
     keys = zip(rows["model"], rows["setting"], rows["learning_rate"], rows["seed"], strict=True)
     order = pd.Series([places.get(key, -1) for key in keys], index=rows.index)
     return rows.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Only one process at a time in the file's folder; the lock goes with the process, however that ends."""
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
