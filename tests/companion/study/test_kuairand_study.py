@@ -136,7 +136,9 @@ def test_a_rate_that_is_far_too_high_is_recorded(optimiser: str) -> None:
 def test_networks_of_their_own_have_the_layers_of_shared_bottom() -> None:
     shape = (38, 15, 500)
     generator = torch.Generator().manual_seed(0)
-    cost = {method: count_multiply_adds(build_ranker(method, *shape)(generator)) for method in METHODS}
+    cost = {
+        method: count_multiply_adds(build_ranker(method, *shape)(generator=generator)) for method in METHODS
+    }
     assert cost["Single-Task"] == cost["L2-Constrained"]
     # Two networks compute what one shared bottom does twice; the towers exist twice in both.
     towers = 2 * (32 * 16 + 16)
@@ -271,7 +273,7 @@ def test_the_mix_of_the_two_scores_does_not_depend_on_how_high_one_of_them_is(
         monkeypatch.setattr(off_policy, "probabilities", made_up)
         found.append(off_policy.run_off_policy(cell("Shared-Bottom", seeds=(0,)), SOURCE, "cpu"))
     assert found[0]["value_engagement_0"].item() != found[0]["value_engagement_1"].item()
-    pd.testing.assert_frame_equal(*found)
+    pd.testing.assert_frame_equal(found[0], found[1])
 
 
 def test_only_the_compared_methods_are_replayed_and_with_adam() -> None:

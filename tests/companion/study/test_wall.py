@@ -117,7 +117,13 @@ def test_ranking_settings_are_chosen_without_the_test_period(poison: str) -> Non
 @pytest.mark.parametrize("poison", REPORTED)
 @pytest.mark.parametrize("data_set", ["census", "kuairand"])
 def test_the_best_epoch_of_unequal_tasks_is_found_without_the_test_half(data_set: str, poison: str) -> None:
-    facts = {"data_set": data_set, "share": 0.5, "remedy": rare_labels.FIXED, "weight": 3.0, "epochs": 4}
+    facts: dict[str, str | int | float] = {
+        "data_set": data_set,
+        "share": 0.5,
+        "remedy": rare_labels.FIXED,
+        "weight": 3.0,
+        "epochs": 4,
+    }
     cell = Cell("MMoE", "a wall", 1e-2, (0, 1), facts)
     clean, poisoned = (
         rare_labels.run(cell, sources) for sources in (Sources(CENSUS, RANKING), spoiled(poison))

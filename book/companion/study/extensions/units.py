@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -90,9 +91,7 @@ def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
     choices = Choices(**cell.facts)  # type: ignore[arg-type]
     constants = task.CALIBRATED
     build = extension(cell.model).build
-    ensemble = Ensemble(
-        lambda generator: build(constants.num_inputs, 2, generator=generator), cell.seeds, device=device
-    )
+    ensemble = Ensemble(partial(build, constants.num_inputs, 2), cell.seeds, device=device)
     pool = task.InputPool.draw(device=ensemble.device)
     batches = task.stream(
         choices.task_correlation,
