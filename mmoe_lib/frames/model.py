@@ -421,9 +421,7 @@ def _ensemble(
         raise ValueError(
             f"sizes are {dict(sizes)}, expected what {_name_of(builder)} takes ({error}): correct them"
         ) from error
-    ensemble = Ensemble(
-        lambda generator: builder(num_inputs, num_tasks, generator=generator, **sizes), seeds, device=device
-    )
+    ensemble = Ensemble(partial(builder, num_inputs, num_tasks, **sizes), seeds, device=device)
     given = tuple(ensemble.predict(torch.zeros(1, num_inputs, device=ensemble.device)).shape[1:])
     if given != (1, num_tasks):
         raise ValueError(

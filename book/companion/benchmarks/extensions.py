@@ -7,6 +7,7 @@ step in the same way.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -43,9 +44,7 @@ def training_work(name: str, remedy: str, device: torch.device | str) -> Work:
     Remedies that only change the loss cost what the plain sum does, so they are measured as that.
     """
     build = EXTENSIONS[name].build
-    ensemble = Ensemble(
-        lambda generator: build(CENSUS_INPUTS, TASKS, generator=generator), range(RUNS), device=device
-    )
+    ensemble = Ensemble(partial(build, CENSUS_INPUTS, TASKS), range(RUNS), device=device)
     rates = torch.full((RUNS,), 1e-3, device=ensemble.device)
     balancer = REMEDIES[remedy]
     step = (

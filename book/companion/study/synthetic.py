@@ -262,7 +262,7 @@ def train_stack(
     return ensemble, train(ensemble, batches, squared_error, settings, progress=progress, label=label)
 
 
-def build(model: str, num_inputs: int, initialiser: str) -> Callable[[torch.Generator], nn.Module]:
+def build(model: str, num_inputs: int, initialiser: str) -> Callable[..., nn.Module]:
     """The builder of one run of one of the paper's models with a named initialiser."""
     initialise = INITIALISERS[initialiser]
 

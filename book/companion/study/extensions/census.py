@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -138,7 +139,7 @@ def train_on(
         DivergedError: If every run's loss is no longer finite.
     """
     inputs, tasks = data.x_train.shape[1], data.y_train.shape[1]
-    ensemble = Ensemble(lambda generator: model(inputs, tasks, generator=generator), seeds, device=device)
+    ensemble = Ensemble(partial(model, inputs, tasks), seeds, device=device)
     x, y = data.x_train.to(ensemble.device), data.y_train.to(ensemble.device)
     steps = (batches[1] if batches else len(x)) // batch_size
     settings = TrainingSettings(

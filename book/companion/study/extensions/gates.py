@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -136,7 +137,7 @@ def train_cell(
     constants = task.CONSTANTS[choices.constants]
     build = extension(cell.model).build
     ensemble = Ensemble(
-        lambda generator: build(constants.num_inputs, choices.num_tasks, generator=generator),
+        partial(build, constants.num_inputs, choices.num_tasks),
         cell.seeds,
         device=device,
     )

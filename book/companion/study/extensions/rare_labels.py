@@ -403,7 +403,7 @@ def _run_kuairand(
     )
 
 
-def _ranker(model: str, data: RankingData) -> Callable[[torch.Generator], Ranker]:
+def _ranker(model: str, data: RankingData) -> Callable[..., Ranker]:
     return build_ranker(model, data.num_sparse, data.num_dense, data.features.vocabulary)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -91,9 +92,7 @@ def run(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame
     choices = cell.choices
     constants = task.CALIBRATED
     build = extension(cell.model).build
-    ensemble = Ensemble(
-        lambda generator: build(constants.num_inputs, 2, generator=generator), cell.seeds, device=device
-    )
+    ensemble = Ensemble(partial(build, constants.num_inputs, 2), cell.seeds, device=device)
     pool = task.InputPool.draw(device=ensemble.device)
     batches = task.stream(
         choices.task_correlation,
