@@ -295,7 +295,7 @@ def run_stack(
     try:
         ensemble, history = train_stack(cells, device, progress=False)
     except DivergedError as error:
-        return _diverged(cells, error, ["loss_1", "loss_2", *names, *gate_names, "gate_distance"])
+        return _diverged(cells, error, device, ["loss_1", "loss_2", *names, *gate_names, "gate_distance"])
     losses, gates, distance = _measure(ensemble, cells)
     columns: dict[str, Sequence[float] | Tensor | bool] = {
         "seed": _seeds(cells),
@@ -319,10 +319,14 @@ def run_stack(
 
 
 def _diverged(
-    cells: Sequence[Cell[Choices]], error: DivergedError, names: Sequence[str]
+    cells: Sequence[Cell[Choices]],
+    error: DivergedError,
+    device: torch.device | str,
+    names: Sequence[str],
 ) -> list[pd.DataFrame]:
     """The rows of cells of which every run diverged."""
     nothing: dict[str, Any] = {"seed": _seeds(cells), "diverged_step": error.step}
+    nothing["compiled"] = is_compiled(cells[0].choices, device)
     return _by_cell(pd.DataFrame(nothing | dict.fromkeys(names, float("nan"))), cells)
 
 
@@ -401,7 +405,7 @@ def run_parts_of_stack(
     try:
         ensemble, history = train_stack(cells, device, progress=False)
     except DivergedError as error:
-        return _diverged(cells, error, ["loss_1", *names])
+        return _diverged(cells, error, device, ["loss_1", *names])
     losses, _, _ = _measure(ensemble, cells)
     shares, errors = learned_label(ensemble, cells)
     columns: dict[str, Sequence[float] | bool] = {

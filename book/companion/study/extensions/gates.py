@@ -182,6 +182,7 @@ def run(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame
     except DivergedError as error:  # every run did
         names = ("loss_1", "loss_mean", "loss_worst", *GATE_MEASURES)
         nothing: dict[str, Any] = {"seed": cell.seeds, "diverged_step": error.step}
+        nothing["compiled"] = _is_compiled(cell.choices)
         return pd.DataFrame(nothing | dict.fromkeys(names, float("nan")))
     losses, gates = _measure(ensemble, cell)
     columns: dict[str, Sequence[float] | Tensor | bool] = {
