@@ -41,6 +41,10 @@ def _ensemble(device: str = "cpu", name: str = "MMoE", dtype: torch.dtype = torc
     return Ensemble(lambda g: build(100, 2, generator=g), range(RUNS), device=device, dtype=dtype)
 
 
+def _bottom(width: int, generator: torch.Generator) -> SharedBottom:
+    return SharedBottom(3, 1, (width,), generator=generator)
+
+
 def _step(ensemble: Ensemble, optimiser: Optimiser | None = None) -> Step:
     rates = torch.full((RUNS,), 1e-3, dtype=ensemble.dtype, device=ensemble.device)
     return Step(ensemble, squared_error, rates, optimiser or Adam())
@@ -258,7 +262,7 @@ def test_ten_models_in_one_process_are_all_compiled() -> None:
     counters.clear()
     x = torch.randn(64, 3, generator=seeded_generator(0, "test"))
     for width in range(1, 11):
-        ensemble = Ensemble(lambda g, width=width: SharedBottom(3, 1, (width,), generator=g), range(2))
+        ensemble = Ensemble(partial(_bottom, width), range(2))
         settings = TrainingSettings(2, compile=True)
         train(ensemble, epochs(x, x[:, :1], 8), squared_error, settings, progress=False)
     assert counters["stats"]["unique_graphs"] == 10
