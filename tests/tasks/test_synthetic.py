@@ -335,3 +335,18 @@ def test_drawn_minibatches_of_a_run_do_not_depend_on_its_stack(runs: int, device
         (x, y), (x_alone, y_alone) = next(stream), next(alone)
         assert torch.equal(x[:1], x_alone)
         torch.testing.assert_close(y[:1], y_alone, rtol=1e-5, atol=1e-5)
+
+
+def test_the_noise_of_drawn_labels_is_none_of_the_inputs(device: str) -> None:
+    weights = torch.zeros(
+        2, 2, 100, device=device, dtype=torch.float64
+    )  # so that a label is noise and a constant
+    constants = replace(CALIBRATED, noise_variance=0.25)
+    stream = synthetic.DrawnStream(weights, [3, 4], 1000, constants)
+    x, y = next(stream)
+    noise = y - y.mean(dim=1, keepdim=True)
+    assert float(noise.var()) == pytest.approx(0.25, rel=0.1)
+    drawn, labels = x[0].flatten(), noise[0].flatten()
+    # The first numbers of both are counted alike; if they were one stream, they would be the same numbers.
+    correlation = torch.corrcoef(torch.stack([drawn[: len(labels) // 4], labels[: len(labels) // 4]]))[0, 1]
+    assert abs(float(correlation)) < 5 / (len(labels) // 4) ** 0.5
