@@ -26,9 +26,8 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 """Records what a function does on the device without doing it, and gives a function that does it."""
 
 _WARM_UP = 3  # steps before a graph is captured: compilation and lazy allocations must be over
-_STEPS_A_GRAPH = (
-    20  # then Python takes a hundredth of the time, and a note every 30 steps still finds whole graphs
-)
+# Then Python takes a hundredth of the time, and a note every 30 steps still finds whole graphs.
+_STEPS_A_GRAPH = 20
 
 LANES = 2
 """Groups of runs that go side by side: 1.7 million steps a second of 1,000 runs x 64 on an H100, 1.4 with one or four,
