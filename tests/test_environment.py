@@ -35,6 +35,7 @@ LAYERS = (
     ("companion.checkout", "companion.programs"),
     ("companion.study",),
     ("companion.study.extensions",),
+    ("companion.study.plans",),
     ("companion.study.__main__",),  # the command line knows every study
     ("companion.benchmarks",),
     ("companion.results",),
@@ -52,6 +53,7 @@ FORBIDDEN = {
         for maker in (
             "companion.study",
             "companion.study.extensions",
+            "companion.study.plans",
             "companion.benchmarks",
             "mmoe_lib.training",
         )

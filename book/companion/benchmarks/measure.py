@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from companion.study.origin import Origin
-from companion.study.workers import WorkerDiedError, Workers
+from companion.study.workers import Failed, WorkerDiedError, side_by_side
 from mmoe_lib.progress import progress_bar
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training.devices import checked_device
@@ -111,8 +111,11 @@ def measure_apart(function: Callable[[Settings], pd.DataFrame], settings: Settin
 
     Raises:
         WorkerDiedError: If the process died.
+        ValueError: If the function raised; with what it said.
     """
-    ((_, rows),) = Workers(function, 1).results([settings])
+    ((_, rows),) = side_by_side(function, [settings], 1)
+    if isinstance(rows, Failed):
+        raise WorkerDiedError(rows.reason) if rows.died else ValueError(rows.reason)
     return rows
 
 

@@ -399,7 +399,7 @@ def collapse_table(rows: pd.DataFrame, gates: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         rows: Rows of one preset of `data/results/kuairand.csv`; those of OMoE and MMoE are taken.
-        gates: Of the same preset of `data/results/kuairand_gates.csv`: settings such as "SGD: gate dropout 0.1".
+        gates: Of the same preset of `data/results/kuairand_gates.csv`.
 
     Returns:
         A row an optimiser and mixture: runs, diverged; percent of the runs with a collapsed gate and with a dead
@@ -411,20 +411,17 @@ def collapse_table(rows: pd.DataFrame, gates: pd.DataFrame) -> pd.DataFrame:
     """
     table: dict[str, dict[str, str | int]] = {}
     for optimiser in _optimisers(rows):
-        dropouts = [
-            str(setting)
-            for setting in dict.fromkeys(gates["setting"])
-            if str(setting).startswith(f"{optimiser}: ")
-        ]
-        if not dropouts:
+        dropped_runs = gates[(gates["optimiser"] == optimiser) & (gates["gate_dropout"] > 0)]
+        dropouts = dropped_runs.drop_duplicates("setting")
+        if dropouts.empty:
             raise ValueError(
                 f"there are no runs of MMoE with {optimiser!r} and gate dropout, expected some: run the study of gates"
             )
         without = trained_runs(rows, optimiser, "MMoE")
         for model in ("OMoE", "MMoE"):
             table[f"{optimiser}: {model}"] = _collapses(rows, optimiser, model)
-        for setting in dropouts:
-            name = f"{optimiser}: MMoE, {setting.removeprefix(f'{optimiser}: ')}"
+        for setting, dropout in zip(dropouts["setting"], dropouts["gate_dropout"], strict=True):
+            name = f"{optimiser}: MMoE, gate dropout {dropout:g}"
             table[name] = _collapses(gates, setting, "MMoE")
             dropped, paired = paired_runs(trained_runs(gates, setting, "MMoE"), without, f"{name} and MMoE")
             value = "test_engagement_auc_3"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import pandas as pd
@@ -228,7 +228,8 @@ def gate_use(ensemble: Ensemble, data: CensusData) -> pd.DataFrame:
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
 
 
-_SCORES = tuple(f"{part}_{task}_auc" for part in ("validation", "test") for task in ("main", "auxiliary"))
+SCORES = tuple(f"{part}_{task}_auc" for part in ("validation", "test") for task in ("main", "auxiliary"))
+"""The columns of `score`."""
 _GATE_COLUMNS = (
     *(f"gate_{k}_{i + 1}" for k in (1, 2) for i in range(MOST_EXPERTS)),
     "gate_distance",
@@ -238,13 +239,13 @@ _GATE_COLUMNS = (
 
 
 def run(
-    cell: Cell, source: CensusSource, device: torch.device | str = "cpu", *, gates: bool = True
+    cell: Cell[Choices], source: CensusSource, device: torch.device | str = "cpu", *, gates: bool = True
 ) -> pd.DataFrame:
     """The rows of one cell: `score` of every run, and `gate_use` (NaN for a model without gates) if asked for.
 
     The column diverged_step is 0, or the step at which a run's loss was no longer finite; its scores are NaN.
     """
-    choices = Choices(**cell.facts)  # type: ignore[arg-type]
+    choices = cell.choices
     data = source.data(choices.group, choices.variant)
     try:
         ensemble, history = train_runs(
@@ -261,7 +262,7 @@ def run(
             progress=False,
         )
     except DivergedError as error:  # every run did
-        names = [*_SCORES, *(_GATE_COLUMNS if gates else ())]
+        names = [*SCORES, *(_GATE_COLUMNS if gates else ())]
         nothing = pd.DataFrame(float("nan"), range(len(cell.seeds)), names)
         return pd.concat([pd.DataFrame({"seed": cell.seeds}), nothing], axis=1).assign(
             diverged_step=error.step, train_rows=len(data.x_train)
@@ -299,7 +300,7 @@ Settings = Mapping[tuple[str, str], Chosen]
 """By method and group."""
 
 
-def reported_cells(preset: Preset, chosen: Settings) -> list[Cell]:
+def reported_cells(preset: Preset, chosen: Settings) -> list[Cell[Choices]]:
     """The runs of tables 1 and 2: all methods' first runs come before the next runs.
 
     So a study cut short has as many runs of each.
@@ -312,10 +313,12 @@ def reported_cells(preset: Preset, chosen: Settings) -> list[Cell]:
     ]
 
 
-def _cell(method: str, setting: str, chosen: Chosen, seeds: Sequence[int], **changed: str | float) -> Cell:
+def _cell(
+    method: str, setting: str, chosen: Chosen, seeds: Sequence[int], **changed: str | float
+) -> Cell[Choices]:
     learning_rate = float(changed.pop("learning_rate", chosen.learning_rate))
     choices = replace(Choices(chosen.group, chosen.epochs, chosen.settings), **changed)  # type: ignore[arg-type]
-    return Cell(method, setting, learning_rate, tuple(seeds), asdict(choices))
+    return Cell(method, setting, learning_rate, tuple(seeds), choices)
 
 
 COMPARED = ("Shared-Bottom", "MMoE")
@@ -357,7 +360,7 @@ TRAPS: Mapping[str, tuple[str, ...]] = {
 """What other re-implementations did, a variant of the encoding each."""
 
 
-def choice_cells(preset: Preset, chosen: Settings) -> list[Cell]:
+def choice_cells(preset: Preset, chosen: Settings) -> list[Cell[Choices]]:
     """Choices and traps, each with the first runs of the study."""
     seeds = range(preset.census_choice_runs)
     cells = []
@@ -385,7 +388,7 @@ def choice_cells(preset: Preset, chosen: Settings) -> list[Cell]:
     return cells
 
 
-def tucker_cells(preset: Preset, chosen: Settings) -> list[Cell]:
+def tucker_cells(preset: Preset, chosen: Settings) -> list[Cell[Choices]]:
     """What could bring Tensor-Factorization down to the paper's 0.68 to 0.75: ranks, initial factors, learning rate."""
     method, seeds = "Tensor-Factorization", range(max(2, preset.census_choice_runs // 2))
     cells = []

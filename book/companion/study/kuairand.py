@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
@@ -281,13 +281,13 @@ _TOP = tuple(
 )
 
 
-def run(cell: Cell, source: RankingSource, device: torch.device | str) -> pd.DataFrame:
+def run(cell: Cell[Choices], source: RankingSource, device: torch.device | str) -> pd.DataFrame:
     """Train the seeds of a cell and judge them: one row a run with the columns of `data/results/kuairand.csv`.
 
     Raises:
         ValueError: If the cell names no method or optimiser.
     """
-    choices, data = Choices(**cell.facts), source.data()  # type: ignore[arg-type]
+    choices, data = cell.choices, source.data()
     labels = data.test.labels.float()
 
     def evaluate(ensemble: Ensemble) -> dict[str, Tensor]:
@@ -315,12 +315,16 @@ def run(cell: Cell, source: RankingSource, device: torch.device | str) -> pd.Dat
     if cell.model in ("OMoE", "MMoE"):
         for name, values in gate_use(ensemble, data, data.test).items():
             rows[name] = np.round(values.double().numpy(), 4)
-    return rows.assign(diverged_step=history.diverged_step.tolist(), train_rows=len(data.train))
+    return rows.assign(
+        diverged_step=history.diverged_step.tolist(),
+        train_rows=len(data.train),
+        compiled=_is_compiled(cell, data),
+    )
 
 
-def run_tuning(cell: Cell, source: RankingSource, device: torch.device | str) -> pd.DataFrame:
+def run_tuning(cell: Cell[Choices], source: RankingSource, device: torch.device | str) -> pd.DataFrame:
     """Train the seeds of a cell and judge them on validation alone, one row a run."""
-    choices, data = Choices(**cell.facts), source.data()  # type: ignore[arg-type]
+    choices, data = cell.choices, source.data()
     rows = pd.DataFrame({"seed": cell.seeds})
     try:
         ensemble, history = _train(cell, choices, data, device, None)
@@ -328,13 +332,24 @@ def run_tuning(cell: Cell, source: RankingSource, device: torch.device | str) ->
         nothing = {"validation_engagement_auc": np.nan, "validation_satisfaction_auc": np.nan}
         return rows.assign(**nothing, diverged_step=error.step)
     found = {name: np.round(values.numpy(), 6) for name, values in _validation(ensemble, data).items()}
-    return rows.assign(**found, diverged_step=history.diverged_step.tolist())
+    return rows.assign(
+        **found, diverged_step=history.diverged_step.tolist(), compiled=_is_compiled(cell, data)
+    )
+
+
+def _is_compiled(cell: Cell[Choices], data: RankingData) -> bool:
+    choices = cell.choices
+    run_steps = choices.epochs * (len(data.train) // choices.batch_size) * len(cell.seeds)
+    return run_steps >= _WORTH_COMPILING
 
 
 def _train(
-    cell: Cell, choices: Choices, data: RankingData, device: torch.device | str, evaluate: Evaluate | None
+    cell: Cell[Choices],
+    choices: Choices,
+    data: RankingData,
+    device: torch.device | str,
+    evaluate: Evaluate | None,
 ) -> tuple[Ensemble, History]:
-    run_steps = choices.epochs * (len(data.train) // choices.batch_size) * len(cell.seeds)
     return train_rankers(
         cell.model,
         data,
@@ -343,7 +358,7 @@ def _train(
         learning_rate=cell.learning_rate,
         device=device,
         evaluate=evaluate,
-        compile=run_steps >= _WORTH_COMPILING,
+        compile=_is_compiled(cell, data),
         on_divergence="record",
         progress=False,
     )
@@ -361,7 +376,7 @@ def _choices(
     return Choices(optimiser, epochs, alpha=alpha, experts=experts, gate_dropout=gate_dropout, order=order)
 
 
-def tuning_cells(preset: Preset) -> list[Cell]:
+def tuning_cells(preset: Preset) -> list[Cell[Choices]]:
     """Every method at every learning rate of both optimisers, L2-Constrained at two strengths of each."""
     seeds = tuple(range(TUNING_SEED, TUNING_SEED + preset.kuairand_tuning_runs))
     cells = []
@@ -369,8 +384,8 @@ def tuning_cells(preset: Preset) -> list[Cell]:
         for method in METHODS:
             for alpha in ALPHAS if method == "L2-Constrained" else (0.0,):
                 setting = f"{optimiser}: alpha = {alpha:g}" if alpha else optimiser
-                facts = asdict(_choices(method, optimiser, preset.kuairand_epochs, order=0, alpha=alpha))
-                cells += [Cell(method, setting, rate, seeds, facts) for rate in rates]
+                choices = _choices(method, optimiser, preset.kuairand_epochs, order=0, alpha=alpha)
+                cells += [Cell(method, setting, rate, seeds, choices) for rate in rates]
     return cells
 
 
@@ -411,7 +426,7 @@ def chosen_settings(rows: pd.DataFrame) -> dict[tuple[str, str], Chosen]:
     return chosen
 
 
-def reported_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> list[Cell]:
+def reported_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> list[Cell[Choices]]:
     """The runs of table 3: all methods' first runs with both optimisers come before the next runs.
 
     Chunk c of every method visits the rows in the same order, so runs of one seed are compared in pairs.
@@ -421,14 +436,12 @@ def reported_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> lis
         for optimiser in RATES:
             for method in METHODS:
                 best = chosen[method, optimiser]
-                facts = asdict(
-                    _choices(method, optimiser, preset.kuairand_epochs, order=order, alpha=best.alpha)
-                )
-                cells.append(Cell(method, optimiser, best.learning_rate, seeds, facts))
+                choices = _choices(method, optimiser, preset.kuairand_epochs, order=order, alpha=best.alpha)
+                cells.append(Cell(method, optimiser, best.learning_rate, seeds, choices))
     return cells
 
 
-def gate_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> list[Cell]:
+def gate_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> list[Cell[Choices]]:
     """MMoE with gate dropout at the rates of MMoE without; its runs are paired with those of `reported_cells`."""
     cells = []
     for order, seeds in enumerate(chunks(preset.kuairand_gate_runs, preset.kuairand_chunk)):
@@ -438,5 +451,5 @@ def gate_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> list[Ce
                 "MMoE", optimiser, preset.kuairand_epochs, order=order, gate_dropout=GATE_DROPOUT
             )
             setting = f"{optimiser}: gate dropout {GATE_DROPOUT:g}"
-            cells.append(Cell("MMoE", setting, best.learning_rate, seeds, asdict(choices)))
+            cells.append(Cell("MMoE", setting, best.learning_rate, seeds, choices))
     return cells

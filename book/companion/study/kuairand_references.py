@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from companion.study.cells import Cell
+from companion.study.cells import Cell, NoChoices
 from companion.study.kuairand import RankingSource
 from mmoe_lib.metrics import auc, r_squared
 from mmoe_lib.tasks.kuairand import Impressions, RankingData
@@ -23,17 +23,24 @@ _MOST_CATEGORIES = 250
 """scikit-learn takes at most 255 categories a feature; the ids above this are read as ordered numbers."""
 
 
-def reference_cells() -> list[Cell]:
+def reference_cells() -> list[Cell[NoChoices]]:
     """Both sets of inputs, once: the trees depend on no random initialisation."""
-    return [Cell("Gradient boosting", inputs, 0.1, (0,)) for inputs in INPUTS]
+    return [Cell("Gradient boosting", inputs, 0.1, (0,), NoChoices()) for inputs in INPUTS]
 
 
-def run_reference(cell: Cell, source: RankingSource) -> pd.DataFrame:
+def run_reference(
+    cell: Cell[NoChoices], source: RankingSource, device: torch.device | str = "cpu"
+) -> pd.DataFrame:
     """Fit one classifier a task with scikit-learn; one row: engagement AUC and R2 and satisfaction AUC on test.
 
     Histograms, at most 300 trees of 31 leaves shrunk by the cell's learning rate, stopped when a tenth of the
     training rows that it holds back no longer improves. Single ids of users and videos are left out, which trees
     cannot use; authors, music and two of the users' categories have too many values and are read as numbers.
+
+    Args:
+        cell: One of `reference_cells`.
+        source: Of the data.
+        device: Of the study; scikit-learn computes on the CPU whatever it is.
 
     Raises:
         ValueError: If there are no such inputs.

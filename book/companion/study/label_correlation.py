@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pandas as pd
 import torch
 
@@ -19,16 +21,26 @@ NO_MODEL = "-"
 """Stands where other rows have a model: nothing is trained, so the learning rate is 0."""
 
 
-def label_cells(preset: Preset) -> list[Cell]:
+@dataclass(frozen=True)
+class Choices:
+    """What is drawn; columns of every row.
+
+    Attributes:
+        weight_cosine: Of the two tasks' weights.
+        points: Examples a trial.
+    """
+
+    weight_cosine: float
+    points: int
+
+
+def label_cells(preset: Preset) -> list[Cell[Choices]]:
     """One cell a point of figure 2, with a seed a trial."""
     trials = tuple(range(preset.label_correlation_trials))
-    return [
-        Cell(NO_MODEL, f"cosine = {p:g}", 0.0, trials, {"weight_cosine": p, "points": POINTS})
-        for p in COSINES
-    ]
+    return [Cell(NO_MODEL, f"cosine = {p:g}", 0.0, trials, Choices(p, POINTS)) for p in COSINES]
 
 
-def run_labels(cell: Cell, *, device: torch.device | str = "cpu") -> pd.DataFrame:
+def run_labels(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame:
     """The trials of a cell.
 
     Args:
@@ -39,6 +51,6 @@ def run_labels(cell: Cell, *, device: torch.device | str = "cpu") -> pd.DataFram
         One row a trial: seed, label_correlation.
     """
     found = sample_label_correlations(
-        float(cell.facts["weight_cosine"]), len(cell.seeds), int(cell.facts["points"]), seed=cell.seeds[0]
+        cell.choices.weight_cosine, len(cell.seeds), cell.choices.points, seed=cell.seeds[0]
     )
     return pd.DataFrame({"seed": cell.seeds, "label_correlation": found.numpy().round(6)})

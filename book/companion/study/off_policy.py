@@ -19,9 +19,10 @@ from companion.study.kuairand import (
     reported_cells,
     train_rankers,
 )
-from companion.study.policies import direct_replay
+from companion.study.policies import Estimate, direct_replay
 from companion.study.presets import Preset
 from mmoe_lib.tasks.kuairand import KuaiRandTables, RankingData, encode
+from mmoe_lib.training import DivergedError
 
 CANDIDATES = 10
 """Videos among which a ranking chooses, one of which was shown."""
@@ -33,10 +34,13 @@ MIXES = (0.0, 0.5, 1.0)
 """Weights of satisfaction in the score, as in `companion.study.policies.tradeoff`."""
 
 
-def off_policy_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> list[Cell]:
+def off_policy_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> list[Cell[Choices]]:
     """The first runs of the compared methods with Adam, trained as in `reported_cells`."""
-    first = reported_cells(preset, chosen)[: 2 * 6]
-    return [cell for cell in first if cell.setting == "Adam" and cell.model in COMPARED]
+    return [
+        cell
+        for cell in reported_cells(preset, chosen)
+        if cell.choices.order == 0 and cell.choices.optimiser == "Adam" and cell.model in COMPARED
+    ]
 
 
 def with_candidates(tables: KuaiRandTables, number: int, *, seed: int = 0) -> KuaiRandTables:
@@ -76,7 +80,7 @@ def _data(source: RankingSource) -> RankingData:
     return encode(with_candidates(source.tables(), CANDIDATES))
 
 
-def run_off_policy(cell: Cell, source: RankingSource, device: torch.device | str) -> pd.DataFrame:
+def run_off_policy(cell: Cell[Choices], source: RankingSource, device: torch.device | str) -> pd.DataFrame:
     """Train the seeds of a cell and estimate what their rankings would earn, one row a run.
 
     Columns for each weight of `MIXES`, in order 0, 1, 2: value_engagement_i and value_satisfaction_i, the mean label
@@ -88,16 +92,20 @@ def run_off_policy(cell: Cell, source: RankingSource, device: torch.device | str
     """
     data = _data(source)
     assert data.random is not None
-    ensemble, _ = train_rankers(
-        cell.model,
-        data,
-        cell.seeds,
-        Choices(**cell.facts),  # type: ignore[arg-type]
-        learning_rate=cell.learning_rate,
-        device=device,
-        progress=False,
-    )
-    predicted = probabilities(ensemble, data, data.random).double().numpy()  # (R, Q m, 2)
+    try:
+        ensemble, _ = train_rankers(
+            cell.model,
+            data,
+            cell.seeds,
+            cell.choices,
+            learning_rate=cell.learning_rate,
+            device=device,
+            on_divergence="record",
+            progress=False,
+        )
+        predicted = probabilities(ensemble, data, data.random).double().numpy()  # (R, Q m, 2)
+    except DivergedError:  # every run did
+        predicted = np.full((len(cell.seeds), len(data.random), 2), np.nan)
     labels = data.random.labels[::CANDIDATES].numpy()  # (Q, 2), of the shown
     users = data.random.user[::CANDIDATES].numpy()
     shown = np.zeros(len(users), dtype=np.int64)
@@ -108,13 +116,17 @@ def run_off_policy(cell: Cell, source: RankingSource, device: torch.device | str
         for index, weight in enumerate(MIXES):
             mix = (1 - weight) * scores[:, 0] + weight * ratio * scores[:, 1]
             for task, name in enumerate(("engagement", "satisfaction")):
-                found = direct_replay(
-                    mix.reshape(-1, CANDIDATES),
-                    shown,
-                    labels[:, task],
-                    users,
-                    generator=np.random.default_rng(0),
-                ).value
+                found = (
+                    direct_replay(
+                        mix.reshape(-1, CANDIDATES),
+                        shown,
+                        labels[:, task],
+                        users,
+                        generator=np.random.default_rng(0),
+                    ).value
+                    if np.isfinite(mix).all()
+                    else Estimate(np.nan, np.nan, np.nan)  # the run diverged
+                )
                 row |= {
                     f"value_{name}_{index}": found.value,
                     f"low_{name}_{index}": found.low,

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -43,6 +47,18 @@ class Origin:
     def columns(self) -> dict[str, str]:
         """The columns it adds to each row."""
         return asdict(self)
+
+
+@cache
+def processor() -> str:
+    """The model of this machine's processor, without commas, as results are plain CSV."""
+    name = ""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.partition(":")[2] for line in lines if line.startswith("model name")), "")
+    return " ".join(
+        (name or platform.processor() or platform.machine()).replace(",", " ").replace('"', "").split()
+    )
 
 
 def _git(*arguments: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from companion.study.cells import Cell
+from companion.study.cells import Cell, NoChoices
 from companion.study.census import CensusSource
 from mmoe_lib.metrics import auc
 from mmoe_lib.tasks.census import GROUPS
@@ -15,17 +15,24 @@ from mmoe_lib.tasks.census import GROUPS
 REFERENCES = ("Logistic regression", "Gradient boosting")
 
 
-def reference_cells() -> list[Cell]:
+def reference_cells() -> list[Cell[NoChoices]]:
     """Both methods on both groups, once: neither depends on a random initialisation."""
-    return [Cell(method, group, 0.1, (0,)) for group in GROUPS for method in REFERENCES]
+    return [Cell(method, group, 0.1, (0,), NoChoices()) for group in GROUPS for method in REFERENCES]
 
 
-def run_reference(cell: Cell, source: CensusSource) -> pd.DataFrame:
+def run_reference(
+    cell: Cell[NoChoices], source: CensusSource, device: torch.device | str = "cpu"
+) -> pd.DataFrame:
     """Fit one classifier a task with scikit-learn; one row with the AUCs of `census.score`.
 
     Logistic regression: penalty 1/2 ||w||^2 against the summed loss (C = 1), fitted to the end; the cell's
     learning rate is none of its. Gradient boosting: histograms, at most 500 trees of 31 leaves shrunk by the cell's
     learning rate, stopped when a tenth of the training rows that it holds back no longer improves.
+
+    Args:
+        cell: One of `reference_cells`.
+        source: Of the data.
+        device: Of the study; scikit-learn computes on the CPU whatever it is.
 
     Raises:
         ValueError: If there is no such method.
@@ -43,7 +50,7 @@ def run_reference(cell: Cell, source: CensusSource) -> pd.DataFrame:
     return pd.DataFrame(columns).assign(train_rows=len(data.x_train))
 
 
-def _classifier(cell: Cell) -> Any:
+def _classifier(cell: Cell[NoChoices]) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
 
@@ -61,7 +68,7 @@ def _classifier(cell: Cell) -> Any:
     )
 
 
-def _inputs(cell: Cell, x: torch.Tensor) -> Any:
+def _inputs(cell: Cell[NoChoices], x: torch.Tensor) -> Any:
     from scipy import sparse
 
     values = x.numpy()

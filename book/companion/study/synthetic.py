@@ -9,9 +9,10 @@ unpublished choice at a time; `slide` goes from p = 0 to p = 1 in small steps.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import pandas as pd
 import torch
@@ -24,7 +25,7 @@ from mmoe_lib.metrics import gate_use
 from mmoe_lib.models import paper_model
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.tasks import synthetic as task
-from mmoe_lib.training import Ensemble, History, TrainingSettings, squared_error, train
+from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, squared_error, train
 
 MODELS = ("Shared-Bottom", "OMoE", "MMoE")
 SMALL_MODEL = "Shared-Bottom-16"
@@ -74,14 +75,14 @@ class Choices:
 
 def _cells(
     model: str, setting: str, learning_rate: float, seeds: Sequence[int], chunk: int, choices: Choices
-) -> list[Cell]:
+) -> list[Cell[Choices]]:
     return [
-        Cell(model, setting, learning_rate, tuple(seeds[start : start + chunk]), asdict(choices))
+        Cell(model, setting, learning_rate, tuple(seeds[start : start + chunk]), choices)
         for start in range(0, len(seeds), chunk)
     ]
 
 
-def tuning_cells(preset: Preset) -> list[Cell]:
+def tuning_cells(preset: Preset) -> list[Cell[Choices]]:
     """Every model at every correlation with each of the paper's learning rates, on runs of their own."""
     seeds = range(TUNING_SEED, TUNING_SEED + preset.synthetic_tuning_runs)
     return [
@@ -97,8 +98,12 @@ def _tuning(preset: Preset, p: float) -> Choices:
     return Choices(p, preset.synthetic_tuning_steps, preset.synthetic_batch_size)
 
 
-def chosen_rates(tuning: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """The learning rate with the lowest mean test loss for each model and setting.
+Rates = Mapping[tuple[str, float], float]
+"""Learning rates by model and task correlation."""
+
+
+def chosen_rates(tuning: pd.DataFrame) -> Rates:
+    """The learning rate with the lowest mean test loss for each model and correlation.
 
     A rate at which a run diverged is not chosen.
 
@@ -108,22 +113,22 @@ def chosen_rates(tuning: pd.DataFrame) -> dict[tuple[str, str], float]:
     Raises:
         ValueError: If every rate of a pair has a diverged run.
     """
-    chosen: dict[tuple[str, str], float] = {}
-    for model, setting in dict.fromkeys(zip(tuning["model"], tuning["setting"], strict=True)):
-        rows = tuning[(tuning["model"] == model) & (tuning["setting"] == setting)]
+    chosen: dict[tuple[str, float], float] = {}
+    for model, p in dict.fromkeys(zip(tuning["model"], tuning["task_correlation"], strict=True)):
+        rows = tuning[(tuning["model"] == model) & (tuning["task_correlation"] == p)]
         losses = {
             rate: rows.loc[rows["learning_rate"] == rate, "loss_1"] for rate in rows["learning_rate"].unique()
         }
         means = {float(rate): float(values.mean()) for rate, values in losses.items() if values.notna().all()}
         if not means:
             raise ValueError(
-                f"{model}, {setting}: runs diverged at every learning rate, expected one that trains: add lower ones"
+                f"{model}, p = {p:g}: runs diverged at every learning rate, expected one that trains: add lower ones"
             )
-        chosen[model, setting] = min(means, key=lambda rate: means[rate])
+        chosen[model, float(p)] = min(means, key=lambda rate: means[rate])
     return chosen
 
 
-def reported_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Cell]:
+def reported_cells(preset: Preset, rates: Rates) -> list[Cell[Choices]]:
     """The paper's runs: figures 4 and 5, and figure 3's small Shared-Bottom.
 
     All settings of the first runs come before the next runs, so that a study cut short has as many runs of each.
@@ -134,12 +139,12 @@ def reported_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[
         for p in CORRELATIONS:
             choices = Choices(p, preset.synthetic_steps, preset.synthetic_batch_size)
             for model in (*MODELS, SMALL_MODEL):
-                rate = rates.get((model, f"p = {p:g}"), DEFAULT_RATE)
+                rate = rates.get((model, p), DEFAULT_RATE)
                 cells += _cells(model, f"p = {p:g}", rate, seeds, len(seeds), choices)
     return cells
 
 
-def part_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Cell]:
+def part_cells(preset: Preset, rates: Rates) -> list[Cell[Choices]]:
     """The first runs of the study at the two ends of the correlation, once more."""
     seeds = range(min(PART_RUNS, preset.synthetic_runs))
     return [
@@ -149,7 +154,7 @@ def part_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Cell
         for cell in _cells(
             model,
             f"p = {p:g}",
-            rates[model, f"p = {p:g}"],
+            rates[model, p],
             seeds,
             len(seeds),
             Choices(p, preset.synthetic_steps, preset.synthetic_batch_size),
@@ -157,7 +162,7 @@ def part_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Cell
     ]
 
 
-def choice_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Cell]:
+def choice_cells(preset: Preset, rates: Rates) -> list[Cell[Choices]]:
     """One unpublished choice changed at a time, at the two ends of the correlation."""
     base = Choices(1.0, preset.synthetic_choice_steps, preset.synthetic_batch_size)
     variants = {
@@ -171,7 +176,7 @@ def choice_cells(preset: Preset, rates: dict[tuple[str, str], float]) -> list[Ce
     for name, choices in variants.items():
         for p in (CORRELATIONS[0], CORRELATIONS[-1]):
             for model in MODELS:
-                rate = rates[model, f"p = {p:g}"]
+                rate = rates[model, p]
                 seeds = range(preset.synthetic_choice_runs)
                 here = replace(choices, task_correlation=p)
                 cells += _cells(model, f"{name}: p = {p:g}", rate, seeds, preset.synthetic_choice_runs, here)
@@ -182,7 +187,7 @@ SLIDE = tuple(step / 10 for step in range(11))
 """Task correlations between which a reader slides."""
 
 
-def slide_cells(preset: Preset) -> list[Cell]:
+def slide_cells(preset: Preset) -> list[Cell[Choices]]:
     """The three models at correlations from 0 to 1, all with Adam's default rate, which tuning chose at all three."""
     cells = []
     for p in SLIDE:
@@ -198,23 +203,19 @@ def _pool(device: torch.device) -> task.InputPool:
     return task.InputPool.draw(device=device)
 
 
-def alike(cell: Cell) -> tuple[object, ...]:
+def alike(cell: Cell[Choices]) -> tuple[object, ...]:
     """What the cells of one stack have in common: they differ in numbers a run only (p, constants, rate, seed)."""
-    choices = _choices(cell)
+    choices = cell.choices
     width = task.CONSTANTS[choices.constants].num_inputs
     return cell.model, choices.steps, choices.batch_size, choices.inputs, choices.initialiser, width
 
 
-def _choices(cell: Cell) -> Choices:
-    return Choices(**cell.facts)  # type: ignore[arg-type]
-
-
-def _seeds(cells: Sequence[Cell]) -> list[int]:
+def _seeds(cells: Sequence[Cell[Choices]]) -> list[int]:
     return [seed for cell in cells for seed in cell.seeds]
 
 
 def _batches(
-    cells: Sequence[Cell],
+    cells: Sequence[Cell[Choices]],
     batch_size: int,
     device: torch.device,
     *,
@@ -222,8 +223,8 @@ def _batches(
     pool: task.InputPool | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Minibatches of all runs of a stack; those of one cell are drawn as if there were no stacks."""
-    correlations = [_choices(cell).task_correlation for cell in cells for _ in cell.seeds]
-    constants = [task.CONSTANTS[_choices(cell).constants] for cell in cells for _ in cell.seeds]
+    correlations = [cell.choices.task_correlation for cell in cells for _ in cell.seeds]
+    constants = [task.CONSTANTS[cell.choices.constants] for cell in cells for _ in cell.seeds]
     same = len(cells) == 1
     return task.stream(
         correlations[0] if same else correlations,
@@ -236,21 +237,25 @@ def _batches(
     )
 
 
+def is_compiled(choices: Choices, device: torch.device | str) -> bool:
+    """Whether a training is long enough for a compiled step."""
+    return choices.steps >= (COMPILE_STEPS if torch.device(device).type == "cpu" else COMPILE_STEPS_GPU)
+
+
 def train_stack(
-    cells: Sequence[Cell], device: torch.device | str = "cpu", *, progress: bool = True
+    cells: Sequence[Cell[Choices]], device: torch.device | str = "cpu", *, progress: bool = True
 ) -> tuple[Ensemble, History]:
     """Train the runs of `alike` cells together; a run that diverges is recorded and the others go on."""
-    choices, model, seeds = _choices(cells[0]), cells[0].model, _seeds(cells)
+    choices, model, seeds = cells[0].choices, cells[0].model, _seeds(cells)
     width = task.CONSTANTS[choices.constants].num_inputs
     ensemble = Ensemble(build(model, width, choices.initialiser), seeds, device=device)
     pool = _pool(ensemble.device) if choices.inputs == "pool" else None
     batches = _batches(cells, choices.batch_size, ensemble.device, purpose="training", pool=pool)
-    least = COMPILE_STEPS if ensemble.device.type == "cpu" else COMPILE_STEPS_GPU
     settings = TrainingSettings(
         choices.steps,
         [cell.learning_rate for cell in cells for _ in cell.seeds],
         note_every=max(1, choices.steps // POINTS),
-        compile=choices.steps >= least,
+        compile=is_compiled(choices, ensemble.device),
         on_divergence="record",
     )
     label = f"{model}, {cells[0].setting}" + (" and more" if len(cells) > 1 else "")
@@ -267,13 +272,13 @@ def build(model: str, num_inputs: int, initialiser: str) -> Callable[[torch.Gene
     return one_run
 
 
-def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
+def run(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame:
     """The rows of one cell, as `run_stack` gives them."""
     return run_stack([cell], device)[0]
 
 
 def run_stack(
-    cells: Sequence[Cell], device: torch.device | str = "cpu", *, both_curves: bool = False
+    cells: Sequence[Cell[Choices]], device: torch.device | str = "cpu", *, both_curves: bool = False
 ) -> list[pd.DataFrame]:
     """The rows of each of some `alike` cells: final losses, the curve, and what the gates do; NaN where there is none.
 
@@ -283,11 +288,19 @@ def run_stack(
     gate_k_i, the mean weight of expert i for task k; gate_distance, how differently the tasks mix: the mean
     total variation between their gates. With `both_curves` also second_curve_1 .. second_curve_50, task 2's.
     """
-    ensemble, history = train_stack(cells, device, progress=False)
+    names = [f"curve_{point}" for point in range(1, min(POINTS, cells[0].choices.steps) + 1)]
+    if both_curves:
+        names = [one for name in names for one in (name, f"second_{name}")]
+    gate_names = [f"gate_{k}_{i}" for k in (1, 2) for i in range(1, 9)]
+    try:
+        ensemble, history = train_stack(cells, device, progress=False)
+    except DivergedError as error:
+        return _diverged(cells, error, ["loss_1", "loss_2", *names, *gate_names, "gate_distance"])
     losses, gates, distance = _measure(ensemble, cells)
-    columns: dict[str, Sequence[float] | Tensor] = {
+    columns: dict[str, Sequence[float] | Tensor | bool] = {
         "seed": _seeds(cells),
         "diverged_step": history.diverged_step.tolist(),
+        "compiled": is_compiled(cells[0].choices, device),
         "loss_1": losses[:, 0].tolist(),
         "loss_2": losses[:, 1].tolist(),
     }
@@ -305,7 +318,15 @@ def run_stack(
     return _by_cell(rows, cells)
 
 
-def _by_cell(rows: pd.DataFrame, cells: Sequence[Cell]) -> list[pd.DataFrame]:
+def _diverged(
+    cells: Sequence[Cell[Choices]], error: DivergedError, names: Sequence[str]
+) -> list[pd.DataFrame]:
+    """The rows of cells of which every run diverged."""
+    nothing: dict[str, Any] = {"seed": _seeds(cells), "diverged_step": error.step}
+    return _by_cell(pd.DataFrame(nothing | dict.fromkeys(names, float("nan"))), cells)
+
+
+def _by_cell(rows: pd.DataFrame, cells: Sequence[Cell[Choices]]) -> list[pd.DataFrame]:
     ends = list(itertools.accumulate(len(cell.seeds) for cell in cells))
     return [
         rows[end - len(cell.seeds) : end].reset_index(drop=True)
@@ -314,7 +335,7 @@ def _by_cell(rows: pd.DataFrame, cells: Sequence[Cell]) -> list[pd.DataFrame]:
 
 
 @torch.no_grad()
-def _measure(ensemble: Ensemble, cells: Sequence[Cell]) -> tuple[Tensor, Tensor, Tensor]:
+def _measure(ensemble: Ensemble, cells: Sequence[Cell[Choices]]) -> tuple[Tensor, Tensor, Tensor]:
     """Test losses (R, 2), mean gate weights (R, 2, 8) and their distance (R,); NaN for a model without gates."""
     runs = len(ensemble)
     losses = torch.zeros(runs, 2)
@@ -334,7 +355,7 @@ def _measure(ensemble: Ensemble, cells: Sequence[Cell]) -> tuple[Tensor, Tensor,
 
 
 @torch.no_grad()
-def learned_label(ensemble: Ensemble, cells: Sequence[Cell]) -> tuple[Tensor, Tensor]:
+def learned_label(ensemble: Ensemble, cells: Sequence[Cell[Choices]]) -> tuple[Tensor, Tensor]:
     """Which part of task 1's label each run has learned, on fresh inputs: by sine, and by place.
 
     By sine: least squares of the predictions on a constant, the projection w_1'x and the m sines; the label
@@ -346,7 +367,7 @@ def learned_label(ensemble: Ensemble, cells: Sequence[Cell]) -> tuple[Tensor, Te
     """
     shares, errors = [], []
     for run, (cell, seed) in enumerate((one, seed) for one in cells for seed in one.seeds):
-        choices = _choices(cell)
+        choices = cell.choices
         constants = task.CONSTANTS[choices.constants]
         weights = task.task_weights(choices.task_correlation, seeded_generator(seed, "directions"), constants)
         x = torch.randn(2 * TEST_ROWS, constants.num_inputs, generator=seeded_generator(seed, "parts"))
@@ -363,22 +384,30 @@ def learned_label(ensemble: Ensemble, cells: Sequence[Cell]) -> tuple[Tensor, Te
     return torch.stack(shares), torch.stack(errors)
 
 
-def run_parts(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
+def run_parts(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame:
     """The rows of one cell, as `run_parts_of_stack` gives them."""
     return run_parts_of_stack([cell], device)[0]
 
 
-def run_parts_of_stack(cells: Sequence[Cell], device: torch.device | str = "cpu") -> list[pd.DataFrame]:
+def run_parts_of_stack(
+    cells: Sequence[Cell[Choices]], device: torch.device | str = "cpu"
+) -> list[pd.DataFrame]:
     """The rows of each of some `alike` cells: seed, diverged_step, loss_1, and what `learned_label` finds.
 
     Columns: sine_1 .. sine_m, the coefficients; error_1 .. error_24, the errors by place.
     """
-    ensemble, history = train_stack(cells, device, progress=False)
+    sines = len(task.CONSTANTS[cells[0].choices.constants].alpha)
+    names = [f"sine_{i + 1}" for i in range(sines)] + [f"error_{i + 1}" for i in range(BINS)]
+    try:
+        ensemble, history = train_stack(cells, device, progress=False)
+    except DivergedError as error:
+        return _diverged(cells, error, ["loss_1", *names])
     losses, _, _ = _measure(ensemble, cells)
     shares, errors = learned_label(ensemble, cells)
-    columns: dict[str, Sequence[float]] = {
+    columns: dict[str, Sequence[float] | bool] = {
         "seed": _seeds(cells),
         "diverged_step": history.diverged_step.tolist(),
+        "compiled": is_compiled(cells[0].choices, device),
         "loss_1": [round(value, 6) for value in losses[:, 0].tolist()],
     }
     for name, values in (("sine", shares), ("error", errors)):

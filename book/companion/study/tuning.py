@@ -2,27 +2,26 @@
 
 Each pair of a method and a group of tasks is one optuna study. Its trials are drawn one after another, each from
 a sampler that is seeded with the trial's number, so the table depends neither on the number of workers nor on how
-often the study was stopped. The studies of all pairs lie in one storage file, which workers share.
+often the study was stopped. Each has a journal of its own, which one process at a time goes on with.
 """
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from companion.checkout import ROOT
-from companion.study.cells import Cell, append_rows, read_rows
+from companion.study.cells import Cell, NoChoices
 from companion.study.census import CensusSource, Chosen, train_runs
-from companion.study.origin import Origin
 from companion.study.presets import Preset
 from companion.study.search_space import (
     LEARNING_RATE,
@@ -34,7 +33,6 @@ from companion.study.search_space import (
     search_space_table,
     settings_text,
 )
-from companion.study.workers import Workers
 from mmoe_lib.metrics import auc
 from mmoe_lib.progress import progress_bar
 from mmoe_lib.tasks.census import GROUPS, CensusData
@@ -73,87 +71,38 @@ PAIRS = tuple(Pair(method, group) for group in GROUPS for method in METHODS)
 def storage_of(preset: Preset, results: Path) -> Path:
     """Where the trials of a preset are kept while a study is under way: data/cache for data/results, else beside."""
     beside = results.parent / "cache" if results == ROOT / "data" / "results" else results
-    return beside / "tuning" / f"census-{preset.name}.journal"
+    return beside / "tuning" / f"census-{preset.name}"
 
 
-def tune_all(
+def tuning_cells(preset: Preset) -> list[Cell[NoChoices]]:
+    """A search for every pair; its seeds are the numbers of its trials."""
+    trials = tuple(range(trials_of(preset)))
+    return [Cell(pair.method, pair.group, 0.0, trials, NoChoices(), search=True) for pair in PAIRS]
+
+
+def run(
+    cell: Cell[NoChoices],
     preset: Preset,
     source: CensusSource,
-    path: Path,
     storage: Path,
-    origin: Origin,
-    *,
-    device: str = "cpu",
-    workers: int = 1,
-    progress: bool = True,
+    device: torch.device | str = "cpu",
 ) -> pd.DataFrame:
-    """Tune every pair whose trials are not all in the file; its rows are added when its last trial has ended.
+    """The rows of one search, as `tune` gives them.
 
     Args:
+        cell: One of `tuning_cells`.
         preset: Gives the numbers of trials, runs a trial and epochs.
         source: Of the data.
-        path: The CSV file of trials.
-        storage: optuna's journal file, from which a study that was stopped goes on.
-        origin: Goes into every row.
+        storage: Folder of the journals.
         device: Where to train.
-        workers: Processes; each tunes one pair at a time.
-        progress: Show a progress bar.
-
-    Returns:
-        All rows of the file.
-
-    Raises:
-        ValueError: If the storage holds trials of another study.
-        WorkerDiedError: If a worker process died.
     """
-    waiting = waiting_pairs(read_rows(path), preset)
-    if waiting:
-        storage.parent.mkdir(parents=True, exist_ok=True)
-        work = partial(tune, preset=preset, source=source, storage=storage, device=device)
-        side_by_side = workers > 1 and len(waiting) > 1
-        results: Iterator[tuple[Pair, pd.DataFrame]] = (
-            iter(Workers(work, workers).results(waiting))
-            if side_by_side
-            else ((pair, work(pair, progress=progress)) for pair in waiting)
-        )
-        with progress_bar(total=len(waiting), label=path.stem, unit="method", show=progress) as bar:
-            for pair, found in results:
-                found = found[~found["seed"].isin(_there(read_rows(path), pair, preset))]
-                seconds = found.pop("seconds")
-                _append(path, found.assign(**origin.columns(), seconds=seconds))
-                bar.update(1)
-    return read_rows(path)
-
-
-def waiting_pairs(rows: pd.DataFrame, preset: Preset) -> list[Pair]:
-    """The pairs of which a trial is missing."""
-    if rows.empty:
-        return list(PAIRS)
-    counts = rows[rows["preset"] == preset.name].groupby(["model", "setting"]).size()
-    return [pair for pair in PAIRS if counts.get((pair.method, pair.group), 0) < trials_of(preset)]
+    journal = storage / f"{cell.model} {cell.setting}.journal"
+    return tune(Pair(cell.model, cell.setting), preset, source, journal, str(device))
 
 
 def trials_of(preset: Preset) -> int:
     """How many settings of each method are tried: those of the search, and those at fixed rates."""
     return preset.census_trials + len(FIXED_RATES)
-
-
-def _there(rows: pd.DataFrame, pair: Pair, preset: Preset) -> list[int]:
-    """The numbers of a pair's trials that the file holds; their rows keep the origin they have."""
-    if rows.empty:
-        return []
-    same = (rows["model"] == pair.method) & (rows["setting"] == pair.group) & (rows["preset"] == preset.name)
-    return rows.loc[same, "seed"].tolist()
-
-
-def _append(path: Path, new: pd.DataFrame) -> None:
-    """Add the rows of a pair, in the order of the pairs whichever ended first."""
-    rows = pd.concat([read_rows(path), new])
-    keys: dict[Pair, list[Cell]] = {pair: [] for pair in PAIRS}
-    for row in rows.to_dict("records"):
-        cell = Cell(row["model"], row["setting"], row["learning_rate"], (row["seed"],))
-        keys[Pair(cell.model, cell.setting)].append(cell)
-    append_rows(path, new, [cell for cells in keys.values() for cell in cells])
 
 
 def tune(
@@ -167,6 +116,16 @@ def tune(
 ) -> pd.DataFrame:
     """Bring the trials of one pair to the preset's number.
 
+    Of several processes that tune one pair, one works and the others wait for its trials.
+
+    Args:
+        pair: Of method and group.
+        preset: Gives the numbers of trials, runs a trial and epochs.
+        source: Of the data.
+        storage: The pair's journal, from which a search that was stopped goes on.
+        device: Where to train.
+        progress: Show a progress bar.
+
     Returns:
         One row a trial: model, setting (the group), learning_rate, seed (the trial's number), settings, state
         ("complete", "pruned" or "diverged"), validation_auc, epochs (after which it was reached), auc_1, auc_2, ...
@@ -175,6 +134,15 @@ def tune(
     Raises:
         ValueError: If the storage is none, or holds trials of another study.
     """
+    storage.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(storage.with_name(f".{storage.name}.lock")):
+        return _tuned(pair, preset, source, storage, device, progress=progress)
+
+
+def _tuned(
+    pair: Pair, preset: Preset, source: CensusSource, storage: Path, device: str, *, progress: bool
+) -> pd.DataFrame:
+    mend_journal(storage)
     data = source.data(pair.group)
     study = _open(pair, preset, source, storage)
     for trial in study.get_trials(deepcopy=False):
@@ -191,6 +159,19 @@ def tune(
     return pd.DataFrame(
         [_row(pair, number, trial, preset) for number, trial in enumerate(_ended(study)[: trials_of(preset)])]
     )
+
+
+def mend_journal(storage: Path) -> None:
+    """Take away a last line that is not whole: a disk was full, or the machine stopped, as it was written.
+
+    What it told is then told anew; with the line in place, the next would be written behind it and neither read.
+    """
+    if not storage.exists():
+        return
+    lines = storage.read_bytes()
+    whole = lines.rfind(b"\n") + 1
+    if whole < len(lines):
+        os.truncate(storage, whole)
 
 
 def _one_trial(
@@ -349,18 +330,20 @@ def best_settings(trials: pd.DataFrame) -> dict[tuple[str, str], Chosen]:
         trials: Rows of `data/results/census_tuning.csv`, of one preset.
 
     Raises:
-        ValueError: If a pair has no trial that was trained to its end.
+        ValueError: If a pair has no trial that was trained to its end, or its best settings are no model.
     """
     chosen: dict[tuple[str, str], Chosen] = {}
     for model, group in dict.fromkeys(zip(trials["model"], trials["setting"], strict=True)):
         rows = trials[(trials["model"] == model) & (trials["setting"] == group)]
-        ended = rows[rows["state"] == "complete"]
+        ended = rows[(rows["state"] == "complete") & rows["validation_auc"].notna()]
         if ended.empty:
             raise ValueError(
                 f"{model}, {group}: no trial was trained to its end, expected one: allow lower learning rates"
             )
         best = ended.loc[ended["validation_auc"].idxmax()]
-        chosen[model, group] = Chosen(
+        setting = Chosen(
             model, group, float(best["learning_rate"]), int(best["epochs"]), str(best["settings"])
         )
+        setting.builder()  # refuses a damaged row before anything is trained with it
+        chosen[model, group] = setting
     return chosen

@@ -9,7 +9,6 @@ layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import pandas as pd
 import torch
@@ -33,7 +32,7 @@ NEAREST_MODELS = (
 BATCH_SIZE = 64
 
 
-def nearest_cells(preset: Preset, constants: str) -> list[Cell]:
+def nearest_cells(preset: Preset, constants: str) -> list[Cell[Choices]]:
     """Every model at the paper's correlations in one of the two universes, a model after the other."""
     return [
         Cell(
@@ -41,7 +40,7 @@ def nearest_cells(preset: Preset, constants: str) -> list[Cell]:
             f"p = {p:g}",
             DEFAULT_RATE,
             seeds,
-            asdict(Choices(p, preset.nearest_steps, BATCH_SIZE, constants=constants)),
+            Choices(p, preset.nearest_steps, BATCH_SIZE, constants=constants),
         )
         for model in NEAREST_MODELS
         for p in CORRELATIONS
@@ -49,11 +48,11 @@ def nearest_cells(preset: Preset, constants: str) -> list[Cell]:
     ]
 
 
-def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
+def run(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame:
     """The rows of one cell, as `run_stack` gives them."""
     return run_stack([cell], device)[0]
 
 
-def run_stack(cells: Sequence[Cell], device: torch.device | str = "cpu") -> list[pd.DataFrame]:
+def run_stack(cells: Sequence[Cell[Choices]], device: torch.device | str = "cpu") -> list[pd.DataFrame]:
     """The rows of each of some `alike` cells, as those of the synthetic study, with the curves of both tasks."""
     return synthetic.run_stack(cells, device, both_curves=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,10 @@ import torch
 
 from companion.study import Cell, census, references, tuning
 from companion.study.__main__ import main
+from companion.study.cells import NoChoices
 from companion.study.census import CensusSource, Choices, Chosen
 from companion.study.census_variants import AS_IN_THE_STUDY, VARIANTS
+from companion.study.plans import census as plan
 from companion.study.presets import PRESETS
 from companion.study.search_space import METHODS, SEARCH_SPACE, read_settings, settings_text
 from mmoe_lib.models import TensorFactorization
@@ -36,10 +39,10 @@ CHOSEN = {
 PAPER = PRESETS["paper"]
 
 
-def cell(method: str, seeds: tuple[int, ...] = (0, 1), rate: float = 0.01, **choices: object) -> Cell:
+def cell(method: str, seeds: tuple[int, ...] = (0, 1), rate: float = 0.01, **choices: object) -> Cell[Any]:
     settings = settings_text(SMALLEST[method])
-    facts = asdict(replace(Choices("income", 8, settings, batch_size=500), **choices))  # type: ignore[arg-type]
-    return Cell(method, "income", rate, seeds, facts)
+    how = replace(Choices("income", 8, settings, batch_size=500), **choices)  # type: ignore[arg-type]
+    return Cell(method, "income", rate, seeds, how)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -182,7 +185,7 @@ def test_tucker_cells_change_ranks_start_or_rate_alone() -> None:
         tuned = read_settings(CHOSEN[c.model, str(c.facts["group"])].settings)
         settings = read_settings(str(c.facts["settings"]))
         assert settings["units"] == tuned["units"]
-        census.builder(c.model, Choices(**c.facts))(20, 2, generator=None)  # type: ignore[arg-type]
+        census.builder(c.model, c.choices)(20, 2, generator=None)
 
 
 def test_start_scales_the_factors_and_nothing_else() -> None:
@@ -202,10 +205,10 @@ def test_start_scales_the_factors_and_nothing_else() -> None:
 def test_references_fit_both_tasks_and_agree_with_scikit_learn() -> None:
     rows = references.run_reference(references.reference_cells()[0], SOURCE)
     assert (rows[["test_main_auc", "test_auxiliary_auc"]] > 0.8).all(axis=None)
-    boosted = references.run_reference(Cell("Gradient boosting", "income", 0.1, (0,)), SOURCE)
+    boosted = references.run_reference(Cell("Gradient boosting", "income", 0.1, (0,), NoChoices()), SOURCE)
     assert (boosted[["test_main_auc", "test_auxiliary_auc"]] > 0.8).all(axis=None)
     with pytest.raises(ValueError, match="expected one of Logistic regression, Gradient boosting"):
-        references.run_reference(Cell("Magic", "income", 0.1, (0,)), SOURCE)
+        references.run_reference(Cell("Magic", "income", 0.1, (0,), NoChoices()), SOURCE)
 
 
 def test_missing_data_are_never_replaced_by_the_stand_in(
@@ -231,10 +234,9 @@ def small_command(monkeypatch: pytest.MonkeyPatch) -> None:
         census_chunk=1,
         census_choice_runs=1,
     )
-    command = "companion.study.__main__"
-    monkeypatch.setattr(f"{command}.preset", lambda name: tiny)
+    monkeypatch.setitem(PRESETS, "smoke", tiny)
     source = CensusSource(train_rows=1_500, test_rows=800, simulated=True)
-    monkeypatch.setattr(f"{command}._census_source", lambda chosen: source)
+    monkeypatch.setattr(plan, "source_of", lambda preset: source)
     for module, name in ((census, "choice_cells"), (census, "tucker_cells"), (references, "reference_cells")):
         whole = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *given, whole=whole: whole(*given)[:2])
@@ -246,7 +248,7 @@ def test_the_command_tunes_then_fills_every_file_and_does_nothing_the_second_tim
 ) -> None:
     folder = ["census", "--preset", "smoke", "--workers", "1", "--results", str(tmp_path)]
     assert main([*folder, "--status"]) == 0
-    assert "census_tuning.csv: 0 of 14 methods tuned, preset smoke" in capsys.readouterr().out
+    assert "census_tuning.csv: 0 of 70 trials, preset smoke" in capsys.readouterr().out
 
     assert main(folder) == 0
     files = {path.stem: path.read_text() for path in tmp_path.glob("*.csv")}
@@ -268,5 +270,5 @@ def test_the_command_tunes_then_fills_every_file_and_does_nothing_the_second_tim
     capsys.readouterr()
     assert main([*folder, "--status"]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == "census_tuning.csv: 14 of 14 methods tuned, preset smoke"
+    assert told[0] == "census_tuning.csv: 70 of 70 trials, preset smoke"
     assert told[-1] == "census.csv: 28 of 28 runs, preset smoke"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,7 +104,7 @@ def test_more_runs_of_a_setting_go_on_where_the_stored_ones_end() -> None:
         assert {cell.seeds for cell in all_cells[len(first) :]} == {tuple(range(6, 12))}
 
 
-def _unit_cells(remedy: str) -> list[Cell]:
+def _unit_cells(remedy: str) -> list[Cell[Any]]:
     return [c for c in units.reported_cells(TINY, {"MMoE": 1e-3}) if c.facts["remedy"] == remedy]
 
 

@@ -1,8 +1,9 @@
 """The recommendation study, on the simulated stand-in."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import torch
 from sklearn.metrics import r2_score, roc_auc_score
 
 from companion.study import kuairand, kuairand_references, off_policy
-from companion.study.cells import Cell, run_cells
+from companion.study.cells import Cell, NoChoices, run_cells
 from companion.study.kuairand import (
     RATES,
     TUNING_SEED,
@@ -42,7 +43,7 @@ CHOSEN = {
 }
 
 
-def cell(method: str = "MMoE", optimiser: str = "Adam", seeds: tuple[int, ...] = (0, 1)) -> Cell:
+def cell(method: str = "MMoE", optimiser: str = "Adam", seeds: tuple[int, ...] = (0, 1)) -> Cell[Any]:
     """The first cell of a method, with these seeds."""
     cells = reported_cells(SMALL, CHOSEN)
     found = next(c for c in cells if c.model == method and c.setting == optimiser)
@@ -56,7 +57,7 @@ def rows() -> pd.DataFrame:
 
 def test_scores_agree_with_scikit_learn(rows: pd.DataFrame) -> None:
     data = SOURCE.data()
-    choices = Choices(**cell().facts)  # type: ignore[arg-type]
+    choices = cell().choices
     runs, _ = train_rankers("MMoE", data, (0, 1), choices, learning_rate=1e-2, progress=False)
     predicted = probabilities(runs, data, data.test).numpy()
     labels = data.test.labels.numpy()
@@ -92,7 +93,7 @@ def test_judges_after_each_third_and_ranks_at_the_end(rows: pd.DataFrame) -> Non
 
 def test_ranked_shares_are_those_of_the_policy(rows: pd.DataFrame) -> None:
     data = SOURCE.data()
-    choices = Choices(**cell().facts)  # type: ignore[arg-type]
+    choices = cell().choices
     runs, _ = train_rankers("MMoE", data, (0, 1), choices, learning_rate=1e-2, progress=False)
     predicted = probabilities(runs, data, data.test)
     found = tradeoff(predicted[..., 0], predicted[..., 1], data.test.labels.float(), data.test.user, [0.3])
@@ -102,7 +103,7 @@ def test_ranked_shares_are_those_of_the_policy(rows: pd.DataFrame) -> None:
 
 def test_gates_are_means_over_test_rows(rows: pd.DataFrame) -> None:
     data = SOURCE.data()
-    choices = Choices(**cell().facts)  # type: ignore[arg-type]
+    choices = cell().choices
     runs, _ = train_rankers("MMoE", data, (0, 1), choices, learning_rate=1e-2, progress=False)
     x, _ = data.features.rows(data.test, slice(None))
     weights = runs.gate_weights(x)  # (R, N, K, n)
@@ -208,7 +209,9 @@ def test_gate_dropout_trains_other_weights_and_judges_without_noise() -> None:
             "there is no random log",
         ),
         (
-            lambda: kuairand_references.run_reference(Cell("Gradient boosting", "moon", 0.1, (0,)), SOURCE),
+            lambda: kuairand_references.run_reference(
+                Cell("Gradient boosting", "moon", 0.1, (0,), NoChoices()), SOURCE
+            ),
             "inputs are 'moon'",
         ),
     ],
@@ -266,7 +269,7 @@ def test_rows_go_to_a_file_with_their_origin(tmp_path: Path) -> None:
     small = cell("Shared-Bottom", "SGD", (0, 1))
     run = partial(kuairand.run, source=SOURCE, device="cpu")
     rows = run_cells([small], run, tmp_path / "kuairand.csv", origin, progress=False)
-    assert asdict(Choices(**small.facts)).items() <= rows.iloc[0].to_dict().items()  # type: ignore[arg-type]
+    assert small.facts.items() <= rows.iloc[0].to_dict().items()
     assert rows["data"].str.contains("simulated").all()
     assert len(run_cells([small], run, tmp_path / "kuairand.csv", origin, progress=False)) == 2
 

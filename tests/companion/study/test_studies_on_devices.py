@@ -41,7 +41,8 @@ def test_memory_that_is_full_ends_a_study_in_one_line(
     ]
     assert main(arguments) == 1
     shown = capsys.readouterr().err.strip().splitlines()
-    assert shown[-1].startswith("error: 4 runs at once need more memory")
+    assert "and 26 more cells failed: 4 runs at once need more memory" in shown[-2]
+    assert shown[-1].startswith("error: the study is not done: synthetic_tuning.csv: 108 runs wait;")
 
 
 def test_the_synthetic_study_runs_whole(gpu: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,15 +57,10 @@ def test_the_synthetic_study_runs_whole(gpu: str, tmp_path: Path, capsys: pytest
 
 def test_a_stack_of_cells_gives_each_cell_the_rows_that_it_has_alone(device: str) -> None:
     """They differ in p, constants, rate and seeds; on the CPU their numbers are the same, too."""
-    facts: dict[str, str | int | float] = {
-        "steps": 60,
-        "batch_size": 16,
-        "inputs": "fresh",
-        "initialiser": "torch",
-    }
+    base = synthetic.Choices(0.5, 60, 16, inputs="fresh")
     cells = [
-        Cell("MMoE", "a", 1e-3, (0, 1, 2), {"task_correlation": 0.5, "constants": "calibrated", **facts}),
-        Cell("MMoE", "b", 1e-2, (1, 7), {"task_correlation": 1.0, "constants": "m = 5", **facts}),
+        Cell("MMoE", "a", 1e-3, (0, 1, 2), base),
+        Cell("MMoE", "b", 1e-2, (1, 7), replace(base, task_correlation=1.0, constants="m = 5")),
     ]
     together = synthetic.run_stack(cells, device)
     for cell, rows in zip(cells, together, strict=True):

@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -10,11 +11,11 @@ import torch
 from companion.study import Cell, Origin, run_cells
 from companion.study import origin as origins
 from companion.study.__main__ import main
-from companion.study.cells import append_rows, read_rows
+from companion.study.cells import NoChoices, append_rows, read_rows
 from companion.study.presets import PRESETS, preset
 
 ORIGIN = Origin("abc", "python -m companion.study test", "smoke", "cpu", "2", "synthetic")
-CELLS = [Cell(model, "income", 1e-3, (0, 1)) for model in ("MMoE", "OMoE", "Shared-Bottom")]
+CELLS = [Cell(model, "income", 1e-3, (0, 1), NoChoices()) for model in ("MMoE", "OMoE", "Shared-Bottom")]
 
 
 class Runner:
@@ -23,7 +24,7 @@ class Runner:
     def __init__(self, dies_at: int | None = None) -> None:
         self.dies_at, self.calls = dies_at, 0
 
-    def __call__(self, cell: Cell) -> pd.DataFrame:
+    def __call__(self, cell: Cell[Any]) -> pd.DataFrame:
         self.calls += 1
         if self.calls == self.dies_at:
             raise KeyboardInterrupt

@@ -1,7 +1,8 @@
 """The synthetic study: its grid, what a cell measures, how a learning rate is chosen, and the command."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,14 +19,14 @@ from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import Ensemble
 
 PAPER = PRESETS["paper"]
-RATES = {(model, f"p = {p:g}"): 1e-3 for model in synthetic.MODELS for p in synthetic.CORRELATIONS}
+RATES = {(model, p): 1e-3 for model in synthetic.MODELS for p in synthetic.CORRELATIONS}
 TINY = synthetic.Choices(0.5, steps=100, batch_size=8)
 
 
 def _cell(
     model: str = "MMoE", rate: float = 1e-3, seeds: tuple[int, ...] = (3, 4), **changes: object
-) -> Cell:
-    return Cell(model, "p = 0.5", rate, seeds, asdict(replace(TINY, **changes)))  # type: ignore[arg-type]
+) -> Cell[Any]:
+    return Cell(model, "p = 0.5", rate, seeds, replace(TINY, **changes))  # type: ignore[arg-type]
 
 
 def test_the_paper_preset_has_the_papers_counts() -> None:
@@ -55,16 +56,16 @@ def test_learning_rates_are_the_papers_and_chosen_on_runs_that_are_not_reported(
 def test_the_rate_with_the_lowest_mean_is_chosen_and_a_diverged_one_never() -> None:
     rows = pd.DataFrame(
         [
-            ("MMoE", "p = 1", 1e-4, 0.5),
-            ("MMoE", "p = 1", 1e-4, 0.5),
-            ("MMoE", "p = 1", 1e-3, 0.1),
-            ("MMoE", "p = 1", 1e-3, 0.7),
-            ("MMoE", "p = 1", 1e-2, 0.01),
-            ("MMoE", "p = 1", 1e-2, np.nan),
+            ("MMoE", 1.0, 1e-4, 0.5),
+            ("MMoE", 1.0, 1e-4, 0.5),
+            ("MMoE", 1.0, 1e-3, 0.1),
+            ("MMoE", 1.0, 1e-3, 0.7),
+            ("MMoE", 1.0, 1e-2, 0.01),
+            ("MMoE", 1.0, 1e-2, np.nan),
         ],
-        columns=["model", "setting", "learning_rate", "loss_1"],
+        columns=["model", "task_correlation", "learning_rate", "loss_1"],
     )
-    assert synthetic.chosen_rates(rows) == {("MMoE", "p = 1"): 1e-3}
+    assert synthetic.chosen_rates(rows) == {("MMoE", 1.0): 1e-3}
     with pytest.raises(ValueError, match="runs diverged at every learning rate"):
         synthetic.chosen_rates(rows[rows["learning_rate"] == 1e-2])
 
@@ -220,26 +221,6 @@ def test_rows_of_the_parts_hold_the_loss_that_the_study_reports() -> None:
 # --- the command -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The smoke preset with the fewest runs and steps."""
-    tiny = replace(
-        PRESETS["smoke"],
-        synthetic_runs=2,
-        synthetic_steps=10,
-        synthetic_chunk=1,
-        synthetic_tuning_runs=1,
-        synthetic_tuning_steps=10,
-        synthetic_choice_runs=1,
-        synthetic_choice_steps=10,
-        synthetic_slide_runs=1,
-        synthetic_slide_steps=10,
-        synthetic_batch_size=4,
-    )
-    monkeypatch.setitem(PRESETS, "smoke", tiny)
-    monkeypatch.setattr(synthetic, "TEST_ROWS", 500)
-
-
 @pytest.mark.usefixtures("small")
 def test_the_command_runs_lists_and_runs_again_without_change(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -288,8 +269,8 @@ def test_the_command_runs_lists_and_runs_again_without_change(
     assert set(rows["command"]) == {"python -m companion.study synthetic --preset smoke"}
     # the reported rate is the one that tuning found best
     chosen = synthetic.chosen_rates(read_rows(tmp_path / "synthetic_tuning.csv"))
-    for (model, setting), rate in chosen.items():
-        same = rows[(rows["model"] == model) & (rows["setting"] == setting)]
+    for (model, p), rate in chosen.items():
+        same = rows[(rows["model"] == model) & (rows["task_correlation"] == p)]
         assert set(same["learning_rate"]) == {rate}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from companion.checkout import ROOT
 from companion.study import Origin, census, tuning
-from companion.study.cells import append_rows
+from companion.study.cells import Cell, run_cells, waiting_cells
 from companion.study.census import CensusSource
 from companion.study.presets import PRESETS
 from companion.study.search_space import (
@@ -25,7 +26,7 @@ from companion.study.search_space import (
     search_space_table,
     settings_text,
 )
-from companion.study.tuning import Pair, best_settings, storage_of, tune, tune_all, waiting_pairs
+from companion.study.tuning import Pair, best_settings, storage_of, tune, tuning_cells
 from mmoe_lib.models import count_multiply_adds
 from mmoe_lib.training import DivergedError
 
@@ -177,37 +178,29 @@ def test_the_best_setting_is_the_one_with_the_highest_auc_among_those_trained_to
     assert (best.learning_rate, best.epochs, best.settings) == (0.2, 2, "experts=3 units=4")
 
 
-def test_all_pairs_are_tuned_once_and_stand_in_the_order_of_the_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_pairs_are_tuned_once_and_stand_in_the_order_of_the_tables(tmp_path: Path) -> None:
     """With the trials themselves made up: the last pairs are there already, the others are added before them."""
     asked = []
 
-    def made_up(pair: Pair, *, preset: object, **options: object) -> pd.DataFrame:
-        asked.append(pair)
-        row = {"model": pair.method, "setting": pair.group, "learning_rate": 0.1}
-        return pd.DataFrame([{**row, "seed": n, "seconds": 1.0} for n in range(ALL)])
+    def made_up(cell: Cell[Any]) -> pd.DataFrame:
+        asked.append((cell.model, cell.setting))
+        return pd.DataFrame([{"learning_rate": 0.1 + n, "seed": n, "seconds": 1.0} for n in range(ALL)])
 
     path = tmp_path / "trials.csv"
-    there = tuning.PAIRS[-1]
-    append_rows(
-        path, made_up(there, preset=None).drop(columns="seconds").assign(**ORIGIN.columns(), seconds=1.0)
-    )
+    cells = tuning_cells(TINY)
+    run_cells(cells[-1:], made_up, path, ORIGIN, progress=False)
     asked.clear()
-    monkeypatch.setattr(tuning, "tune", made_up)
-    rows = tune_all(TINY, SOURCE, path, tmp_path / "a.journal", ORIGIN, progress=False)
-    assert asked == list(tuning.PAIRS[:-1])
+    rows = run_cells(cells, made_up, path, ORIGIN, progress=False)
+    assert asked == [(pair.method, pair.group) for pair in tuning.PAIRS[:-1]]
     found = rows[["model", "setting"]].drop_duplicates().itertuples(index=False, name=None)
     assert list(found) == [(pair.method, pair.group) for pair in tuning.PAIRS]
-    assert waiting_pairs(rows, TINY) == []
-    assert tune_all(TINY, SOURCE, path, tmp_path / "a.journal", ORIGIN, progress=False).equals(rows)
-    assert waiting_pairs(rows.iloc[:-1], TINY) == [there]
+    assert waiting_cells(cells, rows, "smoke") == []
+    assert run_cells(cells, made_up, path, ORIGIN, progress=False).equals(rows)
+    assert waiting_cells(cells, rows.iloc[:-1], "smoke") == cells[-1:]
 
     # A trial that the file lacks is added; the others keep the origin they have.
     rows.iloc[:-1].to_csv(path, index=False)
-    later = tune_all(
-        TINY, SOURCE, path, tmp_path / "a.journal", replace(ORIGIN, commit="def"), progress=False
-    )
+    later = run_cells(cells, made_up, path, replace(ORIGIN, commit="def"), progress=False)
     assert list(later["commit"]) == ["abc"] * (len(rows) - 1) + ["def"]
 
 

@@ -5,43 +5,56 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from companion.study import Cell, Origin, run_cells
-from companion.study.cells import append_rows, read_rows, waiting_cells
-from companion.study.workers import ENVIRONMENT, WorkerDiedError, fast_environment
+from companion.study.cells import CellsFailedError, append_rows, read_rows, waiting_cells
+from companion.study.executors import Local
+from companion.study.workers import ENVIRONMENT, fast_environment
 
 ORIGIN = Origin("abc", "python -m companion.study test", "smoke", "cpu", "2", "synthetic")
-CELLS = [
-    Cell(model, "p = 1", 1e-3, (0, 1), {"steps": 10}) for model in ("slow", "MMoE", "OMoE", "Shared-Bottom")
-]
 
 
-def results(cell: Cell) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Steps:
+    steps: int
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    batch_size: int
+
+
+CELLS = [Cell(model, "p = 1", 1e-3, (0, 1), Steps(10)) for model in ("slow", "MMoE", "OMoE", "Shared-Bottom")]
+
+
+def results(cell: Cell[Any]) -> pd.DataFrame:
     """Rows that depend on the cell alone; the cell named slow ends last."""
     if cell.model == "slow":
         time.sleep(1.0)
     return pd.DataFrame({"seed": cell.seeds, "loss_1": [len(cell.model) + seed / 8 for seed in cell.seeds]})
 
 
-def dies(cell: Cell) -> pd.DataFrame:
+def dies(cell: Cell[Any]) -> pd.DataFrame:
     if cell.model == "OMoE":
         time.sleep(1.0)  # the others are in the file by then
         os.kill(os.getpid(), signal.SIGKILL)
     return pd.DataFrame({"seed": cell.seeds, "loss_1": 0.5})
 
 
-def slowly(folder: Path, cell: Cell) -> pd.DataFrame:
+def slowly(folder: Path, cell: Cell[Any]) -> pd.DataFrame:
     (folder / cell.model).touch()
     time.sleep(0.5)
     return pd.DataFrame({"seed": cell.seeds, "loss_1": [len(cell.model) + seed / 8 for seed in cell.seeds]})
 
 
-def sees_environment(cell: Cell) -> pd.DataFrame:
+def sees_environment(cell: Cell[Any]) -> pd.DataFrame:
     right = all(os.environ.get(name) == value for name, value in ENVIRONMENT.items())
     return pd.DataFrame({"seed": cell.seeds, "right": right})
 
@@ -52,30 +65,30 @@ def _without_seconds(rows: pd.DataFrame) -> pd.DataFrame:
 
 def test_side_by_side_gives_the_same_file_as_one_after_another(tmp_path: Path) -> None:
     one = run_cells(CELLS, results, tmp_path / "one.csv", ORIGIN, progress=False)
-    two = run_cells(CELLS, results, tmp_path / "two.csv", ORIGIN, workers=2, progress=False)
+    two = run_cells(CELLS, results, tmp_path / "two.csv", ORIGIN, executor=Local(2), progress=False)
     assert list(two["model"]) == [cell.model for cell in CELLS for _ in cell.seeds]  # not as they ended
     pd.testing.assert_frame_equal(_without_seconds(one), _without_seconds(two))
 
 
 def test_a_worker_that_dies_is_named_and_what_ended_before_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "study.csv"
-    with pytest.raises(WorkerDiedError, match="a worker process died, expected") as caught:
-        run_cells(CELLS[1:], dies, path, ORIGIN, workers=2, progress=False)
+    with pytest.raises(CellsFailedError, match=r"OMoE, p = 1, .* failed: its worker process died") as caught:
+        run_cells(CELLS[1:], dies, path, ORIGIN, executor=Local(2), progress=False)
     assert "\n" not in str(caught.value)
-    assert "OMoE" not in set(read_rows(path)["model"])
-    assert "MMoE" in set(read_rows(path)["model"])
-    rows = run_cells(CELLS[1:], results, path, ORIGIN, workers=2, progress=False)
+    assert [cell.model for cell, _ in caught.value.failed] == ["OMoE"]
+    assert set(read_rows(path)["model"]) == {"MMoE", "Shared-Bottom"}
+    rows = run_cells(CELLS[1:], results, path, ORIGIN, executor=Local(2), progress=False)
     assert len(rows) == 6
 
 
 def test_an_error_in_a_worker_reaches_the_caller(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(CellsFailedError, match="No such file or directory"):
         run_cells(
             CELLS[:2],
             partial(slowly, tmp_path / "none"),
             tmp_path / "x.csv",
             ORIGIN,
-            workers=2,
+            executor=Local(2),
             progress=False,
         )
     assert not (tmp_path / "x.csv").exists()
@@ -83,7 +96,9 @@ def test_an_error_in_a_worker_reaches_the_caller(tmp_path: Path) -> None:
 
 def test_workers_start_with_one_thread_and_keep_their_memory(tmp_path: Path) -> None:
     before = dict(os.environ)
-    rows = run_cells(CELLS[1:3], sees_environment, tmp_path / "x.csv", ORIGIN, workers=2, progress=False)
+    rows = run_cells(
+        CELLS[1:3], sees_environment, tmp_path / "x.csv", ORIGIN, executor=Local(2), progress=False
+    )
     assert rows["right"].all()
     assert dict(os.environ) == before
     with fast_environment():
@@ -93,14 +108,16 @@ def test_workers_start_with_one_thread_and_keep_their_memory(tmp_path: Path) -> 
 
 SCRIPT = """
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_workers import CELLS, ORIGIN, slowly
 from companion.study import run_cells
+from companion.study.executors import Local
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
-    run_cells(CELLS, partial(slowly, folder), folder / "study.csv", ORIGIN, workers=int(sys.argv[3]), progress=False)
+    run_cells(CELLS, partial(slowly, folder), folder / "study.csv", ORIGIN, executor=Local(int(sys.argv[3])), progress=False)
 """
 
 
@@ -142,8 +159,8 @@ def test_two_studies_fill_one_file_without_losing_rows(tmp_path: Path) -> None:
     for number in range(4):
         code = (
             "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-            "from test_workers import ORIGIN, results\nfrom companion.study import Cell, run_cells\n"
-            f"cells = [Cell('MMoE', f'{number} {{i}}', 1e-3, (0,)) for i in range(25)]\n"
+            "from test_workers import ORIGIN, results\nfrom companion.study.cells import Cell, NoChoices, run_cells\n"
+            f"cells = [Cell('MMoE', f'{number} {{i}}', 1e-3, (0,), NoChoices()) for i in range(25)]\n"
             "run_cells(cells, results, Path(sys.argv[2]), ORIGIN, progress=False)\n"
         )
         command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "study.csv")]
@@ -156,13 +173,15 @@ def test_rows_of_another_setting_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "study.csv"
     rows = run_cells(CELLS[1:2], results, path, ORIGIN, progress=False)
     before = path.read_bytes()
-    longer = [Cell("MMoE", "p = 1", 1e-3, (0, 1), {"steps": 20})]
-    with pytest.raises(ValueError, match=r"MMoE, p = 1 in the file have steps \[10\], expected 20") as caught:
+    longer = [Cell("MMoE", "p = 1", 1e-3, (0, 1), Steps(20))]
+    with pytest.raises(
+        ValueError, match=r"MMoE, p = 1 in study\.csv have steps \[10\], expected 20"
+    ) as caught:
         run_cells(longer, results, path, ORIGIN, progress=False)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
     with pytest.raises(ValueError, match=r"have batch_size \['nothing'\], expected 32"):
-        waiting_cells([Cell("MMoE", "p = 1", 1e-3, (0,), {"batch_size": 32})], rows, "smoke")
+        waiting_cells([Cell("MMoE", "p = 1", 1e-3, (0,), BatchSize(32))], rows, "smoke")
     assert waiting_cells(CELLS, rows, "smoke") == [CELLS[0], *CELLS[2:]]
     assert waiting_cells(CELLS, rows, "laptop") == CELLS
 

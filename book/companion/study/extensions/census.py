@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from companion.study.cells import Cell
-from companion.study.census import BATCH_SIZE, CensusSource, score
+from companion.study.census import BATCH_SIZE, SCORES, CensusSource, score
 from companion.study.extensions.gates import has_gates
 from companion.study.presets import Preset
 from companion.study.synthetic import TUNING_SEED
@@ -18,7 +19,15 @@ from mmoe_lib.metrics import GATE_MEASURES, polarisation
 from mmoe_lib.models.extensions.registry import EXTENSIONS, extension, noise_columns
 from mmoe_lib.models.layers import ModelBuilder
 from mmoe_lib.tasks.census import CensusData
-from mmoe_lib.training import Ensemble, History, TrainingSettings, binary_cross_entropy, epochs, train
+from mmoe_lib.training import (
+    DivergedError,
+    Ensemble,
+    History,
+    TrainingSettings,
+    binary_cross_entropy,
+    epochs,
+    train,
+)
 from mmoe_lib.training.balancing import Balancer
 from mmoe_lib.training.batches import with_noise
 from mmoe_lib.training.loop import Evaluate
@@ -46,12 +55,12 @@ class Choices:
     order: int = 0
 
 
-def tuning_cells(preset: Preset) -> list[Cell]:
+def tuning_cells(preset: Preset) -> list[Cell[Choices]]:
     """Every model whose rate is its own at every rate, on runs that are not reported."""
     seeds = tuple(range(TUNING_SEED, TUNING_SEED + preset.census_tuning_runs))
-    facts = asdict(Choices(GROUP, preset.census_epochs))
+    choices = Choices(GROUP, preset.census_epochs)
     names = [name for name in EXTENSIONS if EXTENSIONS[name].own_rate]
-    return [Cell(name, GROUP, rate, seeds, facts) for name in names for rate in RATES]
+    return [Cell(name, GROUP, rate, seeds, choices) for name in names for rate in RATES]
 
 
 def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
@@ -80,13 +89,13 @@ def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
     return {name: chosen.get(name, chosen["MMoE"]) for name in EXTENSIONS}
 
 
-def reported_cells(preset: Preset, rates: Mapping[str, float]) -> list[Cell]:
+def reported_cells(preset: Preset, rates: Mapping[str, float]) -> list[Cell[Choices]]:
     """All models, all models' first runs before the next; every chunk of runs visits the rows in an order of its own."""
     cells = []
     for order, start in enumerate(range(0, preset.extension_census_runs, preset.census_chunk)):
         seeds = tuple(range(start, min(start + preset.census_chunk, preset.extension_census_runs)))
-        facts = asdict(Choices(GROUP, preset.census_epochs, order=order))
-        cells += [Cell(name, GROUP, rates[name], seeds, facts) for name in EXTENSIONS]
+        choices = Choices(GROUP, preset.census_epochs, order=order)
+        cells += [Cell(name, GROUP, rates[name], seeds, choices) for name in EXTENSIONS]
     return cells
 
 
@@ -145,21 +154,26 @@ def train_on(
     return ensemble, train(ensemble, minibatches, loss, settings, evaluate, progress=False)
 
 
-def run(cell: Cell, source: CensusSource, device: torch.device | str = "cpu") -> pd.DataFrame:
+def run(cell: Cell[Choices], source: CensusSource, device: torch.device | str = "cpu") -> pd.DataFrame:
     """The rows of one cell: the AUCs of `companion.study.census.score`, and `GATE_MEASURES` on the test half."""
-    choices = Choices(**cell.facts)  # type: ignore[arg-type]
+    choices = cell.choices
     data = source.data(choices.group)
-    ensemble, history = train_on(
-        extension(cell.model).build,
-        data,
-        cell.seeds,
-        learning_rate=cell.learning_rate,
-        num_epochs=choices.epochs,
-        batch_size=choices.batch_size,
-        order=choices.order,
-        noise=noise_columns(cell.model, 2),
-        device=device,
-    )
+    try:
+        ensemble, history = train_on(
+            extension(cell.model).build,
+            data,
+            cell.seeds,
+            learning_rate=cell.learning_rate,
+            num_epochs=choices.epochs,
+            batch_size=choices.batch_size,
+            order=choices.order,
+            noise=noise_columns(cell.model, 2),
+            device=device,
+        )
+    except DivergedError as error:  # every run did
+        nothing: dict[str, Any] = {"seed": cell.seeds}
+        nothing |= dict.fromkeys((*SCORES, *GATE_MEASURES), float("nan"))
+        return pd.DataFrame(nothing).assign(diverged_step=error.step, train_rows=len(data.x_train))
     rows = score(ensemble, data)
     if has_gates(cell.model):
         weights = ensemble.gate_weights(data.x_test.to(ensemble.device)).cpu()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import pandas as pd
 import torch
@@ -16,7 +17,7 @@ from companion.study.synthetic import COMPILE_STEPS, DEFAULT_RATE, TEST_ROWS, TU
 from mmoe_lib.metrics import GATE_MEASURES, polarisation
 from mmoe_lib.models.extensions.registry import EXTENSIONS, extension, noise_columns
 from mmoe_lib.tasks import synthetic as task
-from mmoe_lib.training import Ensemble, History, TrainingSettings, squared_error, train
+from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, squared_error, train
 from mmoe_lib.training.batches import with_noise
 
 RATES = (3e-4, 1e-3, 3e-3)
@@ -54,12 +55,12 @@ class Choices:
     constants: str = "calibrated"
 
 
-def tuning_cells(preset: Preset) -> list[Cell]:
+def tuning_cells(preset: Preset) -> list[Cell[Choices]]:
     """Every model whose rate is its own at every rate, on runs that are not reported."""
     seeds = tuple(range(TUNING_SEED, TUNING_SEED + preset.extension_tuning_runs))
-    facts = asdict(_choices(preset, CORRELATION))
+    choices = _choices(preset, CORRELATION)
     names = [name for name in COMPARED if EXTENSIONS[name].own_rate]
-    return [Cell(name, f"p = {CORRELATION:g}", rate, seeds, facts) for name in names for rate in RATES]
+    return [Cell(name, f"p = {CORRELATION:g}", rate, seeds, choices) for name in names for rate in RATES]
 
 
 def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
@@ -89,30 +90,30 @@ def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
     return {name: chosen.get(name, chosen["MMoE"]) for name in COMPARED}
 
 
-def reported_cells(preset: Preset, rates: Mapping[str, float]) -> list[Cell]:
+def reported_cells(preset: Preset, rates: Mapping[str, float]) -> list[Cell[Choices]]:
     """All models at p = 0.5, all models' first runs before the next runs."""
-    facts = asdict(_choices(preset, CORRELATION))
+    choices = _choices(preset, CORRELATION)
     return [
-        Cell(name, f"p = {CORRELATION:g}", rates[name], seeds, facts)
+        Cell(name, f"p = {CORRELATION:g}", rates[name], seeds, choices)
         for seeds in chunks(preset.extension_runs, preset.synthetic_chunk)
         for name in COMPARED
     ]
 
 
-def layer_cells(preset: Preset) -> list[Cell]:
+def layer_cells(preset: Preset) -> list[Cell[Choices]]:
     """CGC and PLE beside what they are to beat, on tasks made as the PLE paper makes them, at its correlations."""
     return [
-        Cell(name, f"p = {p:g}", DEFAULT_RATE, seeds, asdict(_choices(preset, p, constants="PLE")))
+        Cell(name, f"p = {p:g}", DEFAULT_RATE, seeds, _choices(preset, p, constants="PLE"))
         for seeds in chunks(preset.extension_small_runs, SMALL_CHUNK)
         for p in PLE_CORRELATIONS
         for name in PLE_MODELS
     ]
 
 
-def task_cells(preset: Preset) -> list[Cell]:
+def task_cells(preset: Preset) -> list[Cell[Choices]]:
     """More and more tasks, every two of them correlated by 0.5."""
     return [
-        Cell(name, f"{tasks} tasks", DEFAULT_RATE, seeds, asdict(_choices(preset, CORRELATION, tasks)))
+        Cell(name, f"{tasks} tasks", DEFAULT_RATE, seeds, _choices(preset, CORRELATION, tasks))
         for seeds in chunks(preset.extension_small_runs, SMALL_CHUNK)
         for tasks in NUMBERS_OF_TASKS
         for name in MANY_MODELS
@@ -123,11 +124,15 @@ def _choices(preset: Preset, p: float, tasks: int = 2, constants: str = "calibra
     return Choices(p, tasks, preset.extension_steps, preset.synthetic_batch_size, constants)
 
 
+def _is_compiled(choices: Choices) -> bool:
+    return choices.steps >= COMPILE_STEPS
+
+
 def train_cell(
-    cell: Cell, device: torch.device | str = "cpu", *, progress: bool = True
+    cell: Cell[Choices], device: torch.device | str = "cpu", *, progress: bool = True
 ) -> tuple[Ensemble, History]:
     """Train the runs of one cell together; a run that diverges is recorded and the others go on."""
-    choices = Choices(**cell.facts)  # type: ignore[arg-type]
+    choices = cell.choices
     constants = task.CONSTANTS[choices.constants]
     build = extension(cell.model).build
     ensemble = Ensemble(
@@ -143,7 +148,7 @@ def train_cell(
     settings = TrainingSettings(
         choices.steps,
         cell.learning_rate,
-        compile=choices.steps >= COMPILE_STEPS,
+        compile=_is_compiled(choices),
         on_divergence="record",
     )
     history = train(
@@ -163,7 +168,7 @@ def _correlations(choices: Choices) -> float | Tensor:
     return task.equal_correlations(choices.task_correlation, choices.num_tasks)
 
 
-def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
+def run(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame:
     """The rows of one cell: final losses on fresh rows, and how polarised the gates are; NaN where there is none.
 
     Columns: seed; diverged_step (0: never); loss_1, and loss_mean and loss_worst over the tasks; gate_entropy, the
@@ -171,11 +176,17 @@ def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
     mean weights; experts_used, how many experts any gate gives a hundredth or more on the mean; gate_distance, the
     mean total variation between the gates of the first two tasks.
     """
-    ensemble, history = train_cell(cell, device, progress=False)
+    try:
+        ensemble, history = train_cell(cell, device, progress=False)
+    except DivergedError as error:  # every run did
+        names = ("loss_1", "loss_mean", "loss_worst", *GATE_MEASURES)
+        nothing: dict[str, Any] = {"seed": cell.seeds, "diverged_step": error.step}
+        return pd.DataFrame(nothing | dict.fromkeys(names, float("nan")))
     losses, gates = _measure(ensemble, cell)
-    columns: dict[str, Sequence[float] | Tensor] = {
+    columns: dict[str, Sequence[float] | Tensor | bool] = {
         "seed": cell.seeds,
         "diverged_step": history.diverged_step.tolist(),
+        "compiled": _is_compiled(cell.choices),
         "loss_1": losses[:, 0].tolist(),
         "loss_mean": losses.mean(dim=1).tolist(),
         "loss_worst": losses.amax(dim=1).tolist(),
@@ -199,9 +210,9 @@ def fresh_rows(
 
 
 @torch.no_grad()
-def _measure(ensemble: Ensemble, cell: Cell) -> tuple[Tensor, dict[str, Tensor]]:
+def _measure(ensemble: Ensemble, cell: Cell[Choices]) -> tuple[Tensor, dict[str, Tensor]]:
     """Test losses (R, K), and the measures of the gates."""
-    choices = Choices(**cell.facts)  # type: ignore[arg-type]
+    choices = cell.choices
     parts = fresh_rows(_correlations(choices), cell.seeds, task.CONSTANTS[choices.constants], ensemble.device)
     losses, weights = torch.zeros(len(ensemble), choices.num_tasks), []
     for x, y in parts:

@@ -7,7 +7,7 @@ tasks anew at each step, trained once more and watched. Gradients are those on t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -70,7 +70,9 @@ MEASURES = ("weight", "ratio", "cosine", "conflict")
 over that of the other, the mean cosine of the two, and the share of steps in which the cosine is negative."""
 
 
-def watched_cells(preset: Preset, data_set: str, rates: Mapping[tuple[str, float], float]) -> list[Cell]:
+def watched_cells(
+    preset: Preset, data_set: str, rates: Mapping[tuple[str, float], float]
+) -> list[Cell[Choices]]:
     """The plain sum and every balancer on the first draws.
 
     Args:
@@ -84,17 +86,17 @@ def watched_cells(preset: Preset, data_set: str, rates: Mapping[tuple[str, float
         choices = Choices(data_set, SHARE, remedy, 1.0, rare_labels.num_epochs(preset, data_set))
         for seeds in chunks(draws, rare_labels.DRAWS_AT_ONCE):
             setting = rare_labels.setting(data_set, SHARE, remedy)
-            cells.append(Cell(MODEL, setting, rates[MODEL, SHARE], seeds, asdict(choices)))
+            cells.append(Cell(MODEL, setting, rates[MODEL, SHARE], seeds, choices))
     return cells
 
 
-def run(cell: Cell, sources: Sources, device: torch.device | str = "cpu") -> pd.DataFrame:
+def run(cell: Cell[Choices], sources: Sources, device: torch.device | str = "cpu") -> pd.DataFrame:
     """The rows of one cell.
 
     Columns: seed; weight_1 .. weight_10, and so for each of `MEASURES`, NaN where a gradient was 0 throughout;
     test_rare_auc, that of `rare_labels`, since these are the same runs.
     """
-    choices = Choices(**cell.facts)  # type: ignore[arg-type]
+    choices = cell.choices
     rare, steps = RARE_TASK[choices.data_set], list[dict[str, Tensor]]()
 
     def note(weights: Tensor, gramians: Tensor) -> None:
@@ -102,8 +104,9 @@ def run(cell: Cell, sources: Sources, device: torch.device | str = "cpu") -> pd.
 
     found = rare_labels.run(cell, sources, device, balancer=Watched(WATCHED[choices.remedy], note))
     columns: dict[str, object] = {"seed": cell.seeds}
+    runs = len(cell.seeds)
     for name in MEASURES:
-        along = torch.stack([step[name] for step in steps]).numpy()  # (steps, R)
+        along = torch.stack([step[name] for step in steps]).numpy() if steps else np.empty((0, runs))
         for part, rows in enumerate(np.array_split(along, PARTS), start=1):
             columns[f"{name}_{part}"] = _mean(rows)
     return pd.DataFrame(columns | {"test_rare_auc": found["test_rare_auc"]}).round(6)

@@ -9,7 +9,7 @@ compared in pairs, which share what was kept and the order of the rows. Each run
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -106,7 +106,7 @@ class Sources:
         return self.census.sums() if data_set == "census" else self.kuairand.sums()
 
 
-def tuning_cells(preset: Preset, data_set: str) -> list[Cell]:
+def tuning_cells(preset: Preset, data_set: str) -> list[Cell[Choices]]:
     """Every model at every rate and share with the plain sum, on a draw and runs of their own."""
     return [
         _tuning_cell(preset, data_set, model, share, rate)
@@ -116,7 +116,9 @@ def tuning_cells(preset: Preset, data_set: str) -> list[Cell]:
     ]
 
 
-def weight_cells(preset: Preset, data_set: str, rates: Mapping[tuple[str, float], float]) -> list[Cell]:
+def weight_cells(
+    preset: Preset, data_set: str, rates: Mapping[tuple[str, float], float]
+) -> list[Cell[Choices]]:
     """MMoE at every fixed weight and share, each at its best rate."""
     return [
         _tuning_cell(preset, data_set, model, share, rates[model, share], weight)
@@ -128,11 +130,11 @@ def weight_cells(preset: Preset, data_set: str, rates: Mapping[tuple[str, float]
 
 def _tuning_cell(
     preset: Preset, data_set: str, model: str, share: float, rate: float, weight: float = 1.0
-) -> Cell:
+) -> Cell[Choices]:
     seeds = tuple(range(TUNING_SEED, TUNING_SEED + preset.rare_tuning_runs))
     remedy = PLAIN if weight == 1.0 else FIXED
     choices = Choices(data_set, share, remedy, weight, num_epochs(preset, data_set))
-    return Cell(model, setting(data_set, share, remedy, weight), rate, seeds, asdict(choices))
+    return Cell(model, setting(data_set, share, remedy, weight), rate, seeds, choices)
 
 
 def num_epochs(preset: Preset, data_set: str) -> int:
@@ -188,7 +190,7 @@ def reported_cells(
     data_set: str,
     rates: Mapping[tuple[str, float], float],
     weights: Mapping[tuple[str, float], float],
-) -> list[Cell]:
+) -> list[Cell[Choices]]:
     """All models and remedies on the first draws, then on the next.
 
     Where tuning chose the weight 1, fixed weights are the plain sum, and are run all the same.
@@ -201,11 +203,13 @@ def reported_cells(
                     weight = weights[model, share] if remedy == FIXED else 1.0
                     choices = Choices(data_set, share, remedy, weight, num_epochs(preset, data_set))
                     name = f"{data_set} {share:g}: {remedy}"
-                    cells.append(Cell(model, name, rates[model, share], seeds, asdict(choices)))
+                    cells.append(Cell(model, name, rates[model, share], seeds, choices))
     return cells
 
 
-def large_weight_cells(preset: Preset, data_set: str, rates: Mapping[tuple[str, float], float]) -> list[Cell]:
+def large_weight_cells(
+    preset: Preset, data_set: str, rates: Mapping[tuple[str, float], float]
+) -> list[Cell[Choices]]:
     """MMoE at the smallest share with large fixed weights, on the reported draws; nothing is chosen by them."""
     share, epochs = min(SHARES), num_epochs(preset, data_set)
     return [
@@ -214,7 +218,7 @@ def large_weight_cells(preset: Preset, data_set: str, rates: Mapping[tuple[str, 
             setting(data_set, share, FIXED, weight),
             rates["MMoE", share],
             seeds,
-            asdict(Choices(data_set, share, FIXED, weight, epochs)),
+            Choices(data_set, share, FIXED, weight, epochs),
         )
         for weight in LARGE_WEIGHTS
         for seeds in chunks(preset.rare_draws, DRAWS_AT_ONCE)
@@ -274,7 +278,11 @@ def loss_of(choices: Choices, positives: Tensor) -> Loss:
 
 
 def run(
-    cell: Cell, sources: Sources, device: torch.device | str = "cpu", *, balancer: Balancer | None = None
+    cell: Cell[Choices],
+    sources: Sources,
+    device: torch.device | str = "cpu",
+    *,
+    balancer: Balancer | None = None,
 ) -> pd.DataFrame:
     """The rows of one cell.
 
@@ -282,12 +290,12 @@ def run(
     many of the rare task's are left; diverged_step (0: never).
 
     Args:
-        cell: Its facts are `Choices`.
+        cell: What to train.
         sources: Of the data.
         device: Where to train.
         balancer: Takes the place of the remedy's own, so that it can be watched.
     """
-    choices = Choices(**cell.facts)  # type: ignore[arg-type]
+    choices = cell.choices
     train_one = _run_census if choices.data_set == "census" else _run_kuairand
     try:
         return train_one(cell, choices, sources, device, balancer or _balancer(choices))
@@ -299,7 +307,11 @@ def run(
 
 
 def _run_census(
-    cell: Cell, choices: Choices, sources: Sources, device: torch.device | str, balancer: Balancer | None
+    cell: Cell[Choices],
+    choices: Choices,
+    sources: Sources,
+    device: torch.device | str,
+    balancer: Balancer | None,
 ) -> pd.DataFrame:
     data = sources.census.data(GROUP)
     rare = RARE_TASK["census"]
@@ -341,7 +353,11 @@ def _run_census(
 
 
 def _run_kuairand(
-    cell: Cell, choices: Choices, sources: Sources, device: torch.device | str, balancer: Balancer | None
+    cell: Cell[Choices],
+    choices: Choices,
+    sources: Sources,
+    device: torch.device | str,
+    balancer: Balancer | None,
 ) -> pd.DataFrame:
     data = sources.kuairand.data()
     rare = RARE_TASK["kuairand"]
@@ -405,7 +421,7 @@ def _balancer(choices: Choices) -> Balancer | None:
 
 
 def _rows(
-    cell: Cell,
+    cell: Cell[Choices],
     rare: Tensor | pd.Series[float],
     other: Tensor | pd.Series[float],
     validation: Tensor | pd.Series[float],

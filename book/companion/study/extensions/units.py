@@ -8,7 +8,8 @@ told in the unit of the paper whatever the unit of training was.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -20,7 +21,7 @@ from companion.study.extensions.rare_labels import BALANCERS, FIXED, PLAIN
 from companion.study.presets import Preset
 from mmoe_lib.models.extensions.registry import extension
 from mmoe_lib.tasks import synthetic as task
-from mmoe_lib.training import Ensemble, TrainingSettings, squared_error, train
+from mmoe_lib.training import DivergedError, Ensemble, TrainingSettings, squared_error, train
 from mmoe_lib.training.losses import weighted
 
 UNITS = (1.0, 10.0)
@@ -49,7 +50,7 @@ class Choices:
     batch_size: int
 
 
-def reported_cells(preset: Preset, rates: Mapping[str, float]) -> list[Cell]:
+def reported_cells(preset: Preset, rates: Mapping[str, float]) -> list[Cell[Choices]]:
     """MMoE with every balancer in both units; with fixed weights u^-2, which undo the unit, where there is one.
 
     Args:
@@ -65,7 +66,7 @@ def reported_cells(preset: Preset, rates: Mapping[str, float]) -> list[Cell]:
             )
             setting = f"unit {unit:g}: {remedy}"
             cells += [
-                Cell(MODEL, setting, rates[MODEL], seeds, asdict(choices))
+                Cell(MODEL, setting, rates[MODEL], seeds, choices)
                 for seeds in chunks(preset.extension_unit_runs, preset.synthetic_chunk)
             ]
     return cells
@@ -82,12 +83,12 @@ def _in_unit(batches: Iterator[tuple[Tensor, Tensor]], unit: float) -> Iterator[
         yield x, y * y.new_tensor([1.0, unit])
 
 
-def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
+def run(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame:
     """The rows of one cell: final losses on fresh rows, in the unit of the paper.
 
     Columns: seed; diverged_step (0: never); loss_1, loss_2, loss_mean, NaN where a run diverged.
     """
-    choices = Choices(**cell.facts)  # type: ignore[arg-type]
+    choices = cell.choices
     constants = task.CALIBRATED
     build = extension(cell.model).build
     ensemble = Ensemble(
@@ -102,19 +103,18 @@ def run(cell: Cell, device: torch.device | str = "cpu") -> pd.DataFrame:
         pool=pool,
         device=ensemble.device,
     )
-    history = train(
-        ensemble,
-        _in_unit(batches, choices.unit),
-        weighted(squared_error, _weights(choices)),
-        TrainingSettings(
-            choices.steps,
-            cell.learning_rate,
-            balancer=BALANCERS.get(choices.remedy),
-            on_divergence="record",
-        ),
-        progress=False,
-        label=f"{cell.model}, {cell.setting}",
+    settings = TrainingSettings(
+        choices.steps,
+        cell.learning_rate,
+        balancer=BALANCERS.get(choices.remedy),
+        on_divergence="record",
     )
+    loss = weighted(squared_error, _weights(choices))
+    try:
+        history = train(ensemble, _in_unit(batches, choices.unit), loss, settings, progress=False)
+    except DivergedError as error:  # every run did
+        nothing: dict[str, Any] = {"seed": cell.seeds, "diverged_step": error.step}
+        return pd.DataFrame(nothing | dict.fromkeys(("loss_1", "loss_2", "loss_mean"), float("nan")))
     losses = _losses(ensemble, choices, cell.seeds)
     rows = pd.DataFrame(
         {

@@ -1,0 +1,116 @@
+"""What may stand in the columns of a results file: looked at whenever one is read, before anything is trained."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import pandas as pd
+
+RUN_COLUMNS = ("chunk", "compiled", "device_model")
+"""How a run was trained on its machine: with how many others, compiled or not, on what. Empty in rows written before
+there were these columns; a file gets them when rows are added to it."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a column of numbers may hold.
+
+    Attributes:
+        low: At least.
+        high: At most.
+        whole: Whole numbers alone.
+        required: Whether none may be empty.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    whole: bool = False
+    required: bool = False
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        if self.high < math.inf:
+            return f"{kind} from {self.low:g} to {self.high:g}"
+        return kind if self.low == -math.inf else f"{kind} of {self.low:g} or more"
+
+
+KEY_TEXTS = ("model", "setting", "preset")
+TEXTS = frozenset(
+    {
+        *KEY_TEXTS,
+        *("commit", "command", "device", "torch_version", "data", "device_model"),
+        *("constants", "inputs", "initialiser", "group", "settings", "variant"),
+        *("optimiser", "data_set", "remedy", "state"),
+    }
+)
+"""Columns of text; all others are numbers."""
+
+_COUNT = Numbers(0, whole=True, required=True)
+_SHARE = Numbers(0, 1.001)  # rounded, and a sum of rounded ones
+_RULES: tuple[tuple[str, Numbers], ...] = (
+    ("seed|steps|batch_size|epochs|order|depth|num_tasks|experts|points", _COUNT),
+    ("learning_rate", Numbers(0, required=True)),
+    ("task_correlation|weight_cosine", Numbers(-1, 1, required=True)),
+    ("share|gate_dropout", Numbers(0, 1, required=True)),
+    ("alpha|unit|weight|start", Numbers(0, required=True)),
+    ("diverged_step|train_rows|positives|best_epoch|requests|experts_used", Numbers(0, whole=True)),
+    ("chunk", Numbers(1, whole=True)),
+    ("seconds|.+_se|(loss|curve|second_curve|error)_.+", Numbers(0)),
+    (r".+_auc(_\d+)?|auc_\d+|(value|low|high|top|shown)_(engagement|satisfaction)(_\d+)?", Numbers(0, 1)),
+    (r".+_r2(_\d+)?", Numbers(high=1)),
+    (r"gate_(\d+_\d+|distance|largest|entropy(_\d+)?)|conflict_\d+", _SHARE),
+    (r"label_correlation|cosine_\d+", Numbers(-1.001, 1.001)),
+)
+"""By a column's whole name; any other number may be anything."""
+
+
+def rule_of(column: str) -> Numbers:
+    """What a column of numbers may hold."""
+    return next((rule for names, rule in _RULES if re.fullmatch(names, column)), Numbers())
+
+
+def check_columns(rows: pd.DataFrame, file: str) -> None:
+    """Refuse a table of which a value is of another kind, or out of range.
+
+    Args:
+        rows: As they were read.
+        file: Its name, for the message.
+
+    Raises:
+        ValueError: If there is such a value; names its line.
+    """
+    for name in rows.columns:
+        column, expected = rows[name], ""
+        if name in TEXTS:
+            bad, expected = column.isna() & (name in KEY_TEXTS), "a text"
+        elif name == "compiled":
+            # As text: beside a value that is neither, pandas reads these two as words.
+            bad = column.notna() & ~column.astype(str).isin(["True", "False"])
+            expected = "True or False"
+        else:
+            rule = rule_of(str(name))
+            numbers = pd.to_numeric(column, errors="coerce").astype(float)
+            bad = numbers.isna() & (column.notna() | rule.required)
+            bad |= numbers.notna() & ~numbers.between(rule.low, rule.high)
+            if rule.whole:
+                bad |= numbers.notna() & (numbers % 1 != 0)
+            expected = str(rule)
+        if bad.any():
+            place = int(bad.to_numpy().argmax())
+            value = column.iloc[place]
+            shown = "empty" if pd.isna(value) else repr(str(value))
+            raise ValueError(
+                f"{file}, line {place + 2}: {name} is {shown}, expected {expected}: restore the file from git, or "
+                "delete the line to run it again"
+            )
+
+
+def with_run_columns(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with all `RUN_COLUMNS`, empty where they have none, in front of the seconds."""
+    rest = [name for name in rows.columns if name not in RUN_COLUMNS]
+    place = rest.index("seconds") if "seconds" in rest else len(rest)
+    whole = rows.reindex(columns=[*rest[:place], *RUN_COLUMNS, *rest[place:]])
+    kinds = {"chunk": "Int64", "compiled": "boolean", "device_model": "object"}
+    return whole.astype(kinds)

@@ -1,0 +1,63 @@
+"""The census study: tuning, what the paper leaves open, references, and the reported runs, the longest last."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from companion.study import census, references, tuning
+from companion.study.plan import Part, Study
+from companion.study.presets import Preset
+
+
+def source_of(preset: Preset) -> census.CensusSource:
+    """The data of a preset."""
+    return census.CensusSource(preset.census_train_rows, preset.census_test_rows)
+
+
+def _parts(preset: Preset, folder: Path) -> list[Part]:
+    source = source_of(preset)
+    storage = tuning.storage_of(preset, folder)
+    run = partial(census.run, source=source)
+    without_gates = partial(run, gates=False)
+    search = Part(
+        "census_tuning.csv",
+        lambda _: tuning.tuning_cells(preset),
+        partial(tuning.run, preset=preset, source=source, storage=storage),
+        data=source.sums,
+        unit="trials",
+    )
+    return [
+        search,
+        Part(
+            "census_choices.csv",
+            lambda rows: census.choice_cells(preset, tuning.best_settings(rows)),
+            without_gates,
+            data=source.sums,
+            after=search,
+        ),
+        Part(
+            "census_tucker.csv",
+            lambda rows: census.tucker_cells(preset, tuning.best_settings(rows)),
+            without_gates,
+            data=source.sums,
+            after=search,
+        ),
+        Part(
+            "census_references.csv",
+            lambda _: references.reference_cells(),
+            partial(references.run_reference, source=source),
+            data=source.sums,
+            after=search,
+        ),
+        Part(
+            "census.csv",
+            lambda rows: census.reported_cells(preset, tuning.best_settings(rows)),
+            run,
+            data=source.sums,
+            after=search,
+        ),
+    ]
+
+
+CENSUS = Study("census", _parts)
