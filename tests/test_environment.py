@@ -160,6 +160,16 @@ print(json.dumps([names, [name for name in {HEAVY!r} if name in sys.modules], se
     assert seconds < SECONDS
 
 
+def test_everything_is_imported_where_unix_modules_are_missing() -> None:
+    """As on Windows, which has neither fcntl nor resource."""
+    names = [module for module, _ in modules()]
+    code = (
+        f"import sys; sys.modules.update(fcntl=None, resource=None); [__import__(name) for name in {names!r}]"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def modules() -> list[tuple[str, Path]]:
     """Every module of both packages by its full name; a package's own file has the package's name."""
     found = []

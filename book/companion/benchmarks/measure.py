@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -70,7 +69,7 @@ def interleaved(
 
 
 def peak_memory() -> int:
-    """Most bytes that this process has held in memory so far, pages of mapped files included.
+    """Most bytes that this process has held in memory so far, mapped pages included; 0 where no system tells.
 
     From /proc where there is one: what getrusage gives a process begins, on Linux, with the peak of the one that
     started it.
@@ -80,6 +79,10 @@ def peak_memory() -> int:
         for line in status.read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -13,8 +13,6 @@ import argparse
 import math
 import multiprocessing
 import os
-import resource
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import count
@@ -26,7 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from companion.benchmarks.measure import Benchmark, Settings, Work, work_for
+from companion.benchmarks.measure import Benchmark, Settings, Work, peak_memory, work_for
 from companion.benchmarks.random_people import CENSUS_INPUTS, random_people
 from companion.checkout import ROOT
 from companion.study.cells import read_rows
@@ -229,10 +227,7 @@ def _contend(contender: Contender, pipe: Connection) -> None:
     while True:
         seconds: float = pipe.recv()
         if seconds <= 0:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-                1 if sys.platform == "darwin" else 1024
-            )
-            pipe.send(peak)
+            pipe.send(peak_memory())
             return
         pipe.send(work_for(work, seconds, contender.device))
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from io import StringIO
@@ -14,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import pandas as pd
+from filelock import FileLock
 
 from companion.study.columns import check_columns, with_run_columns
 from companion.study.executors import LOCAL, Executor, Failed
@@ -376,7 +374,8 @@ def append_rows(path: Path, new: pd.DataFrame, cells: Sequence[Cell[Any]] = ()) 
         )
     new = with_run_columns(new)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    # Only one process at a time; the lock goes with the process, however that ends.
+    with FileLock(path.with_name(f".{path.name}.lock")):
         old = read_rows(path)
         if not old.empty and list(old.columns) != list(new.columns):
             raise ValueError(
@@ -407,14 +406,3 @@ def _in_order(rows: pd.DataFrame, cells: Sequence[Cell[Any]]) -> pd.DataFrame:
         [places.get(key, places.get((*key[:2], None, key[3]), -1)) for key in keys], index=rows.index
     )
     return rows.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Only one process at a time in the file's folder; the lock goes with the process, however that ends."""
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)

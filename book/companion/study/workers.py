@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 Task = TypeVar("Task")
@@ -34,7 +35,7 @@ class Failed:
     @classmethod
     def by(cls, error: Exception) -> Failed:
         """What an error says; of one that nobody meant to show also its kind and its place in the code."""
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shorten(str(error), 400, placeholder=" ...") or type(error).__name__
         if not isinstance(error, (ValueError, OSError, ArithmeticError, RuntimeError)):
             last = traceback.extract_tb(error.__traceback__)[-1:]
             place = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in last)

@@ -24,14 +24,21 @@ KEY = "MMoE, p = 0.3, learning rate 0.001, seeds 0 to 0"
 pytestmark = pytest.mark.usefixtures("small")
 
 
+_TRAINED: dict[str, bytes] = {}
+"""Of the fixture below, trained once."""
+
+
 @pytest.fixture
-def slide(tmp_path: Path) -> Path:
+def slide(small: None, tmp_path: Path) -> Path:
     """A folder with the tuning done and the slide's file full; other files wait."""
     for file, cells in (
         ("synthetic_tuning.csv", synthetic.tuning_cells(PRESETS["smoke"])),
         ("synthetic_slide.csv", synthetic.slide_cells(PRESETS["smoke"])),
     ):
-        run_cells(cells, synthetic.run, tmp_path / file, ORIGIN, progress=False)
+        if file not in _TRAINED:
+            run_cells(cells, synthetic.run, tmp_path / file, ORIGIN, progress=False)
+            _TRAINED[file] = (tmp_path / file).read_bytes()
+        (tmp_path / file).write_bytes(_TRAINED[file])
     return tmp_path
 
 
@@ -116,8 +123,11 @@ def test_shards_are_equal_parts_of_what_waits() -> None:
 
 
 def test_shards_and_merge_give_what_one_machine_gives(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for name, few in (("CORRELATIONS", (0.5, 1.0)), ("LEARNING_RATES", (1e-3,)), ("SLIDE", (0.0,))):
+        monkeypatch.setattr(synthetic, name, few)
+    monkeypatch.setattr(synthetic, "choice_cells", lambda *_: [])
     whole, first, second, joined = (tmp_path / name for name in ("whole", "first", "second", "joined"))
     assert main(["synthetic", *COMMAND, "--results", str(whole)]) == 0
     for _ in range(2):  # tuning, then what waits for it

@@ -252,7 +252,7 @@ def test_the_command_runs_lists_and_runs_again_without_change(
         "synthetic_choices.csv: 48 of 48 runs, preset smoke",
         "synthetic_slide.csv: 33 of 33 runs, preset smoke",
     ]
-    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    files = {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")}
     assert set(files) == {
         "synthetic_tuning.csv",
         "synthetic.csv",
@@ -262,7 +262,7 @@ def test_the_command_runs_lists_and_runs_again_without_change(
         "synthetic_slide.csv",
     }
     assert main(command) == 0
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")} == files
     assert main([*command, "--list"]) == 0
     assert "done   MMoE, p = 1, learning rate" in capsys.readouterr().out
     rows = read_rows(tmp_path / "synthetic.csv")
