@@ -298,7 +298,9 @@ def run(cell: Cell[Choices], source: RankingSource, device: torch.device | str) 
     try:
         ensemble, history = _train(cell, choices, data, device, evaluate)
     except DivergedError as error:  # every run did
-        return rows.assign(diverged_step=error.step, train_rows=len(data.train))
+        return rows.assign(
+            diverged_step=error.step, train_rows=len(data.train), compiled=_is_compiled(cell, data)
+        )
     for measure in _MEASURES:
         for third, values in zip(CHECKPOINTS, history.metrics[measure], strict=True):
             rows[f"test_{measure}_{third}"] = values.numpy()
@@ -330,7 +332,7 @@ def run_tuning(cell: Cell[Choices], source: RankingSource, device: torch.device 
         ensemble, history = _train(cell, choices, data, device, None)
     except DivergedError as error:
         nothing = {"validation_engagement_auc": np.nan, "validation_satisfaction_auc": np.nan}
-        return rows.assign(**nothing, diverged_step=error.step)
+        return rows.assign(**nothing, diverged_step=error.step, compiled=_is_compiled(cell, data))
     found = {name: np.round(values.numpy(), 6) for name, values in _validation(ensemble, data).items()}
     return rows.assign(
         **found, diverged_step=history.diverged_step.tolist(), compiled=_is_compiled(cell, data)
