@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from companion.extensions import EXTENSIONS, noise_columns
 from mmoe_lib.frames import FitSettings, MultiTaskModel
 from mmoe_lib.models import (
     CrossStitch,
@@ -21,7 +22,6 @@ from mmoe_lib.models import (
     TensorFactorization,
 )
 from mmoe_lib.models.extensions import CGC
-from mmoe_lib.models.extensions.registry import EXTENSIONS, noise_columns
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import Ensemble, TrainingSettings, binary_cross_entropy, epochs, train
 from mmoe_lib.training.balancing import Balancer, GradientSurgery, GradNorm, UncertaintyWeighting

@@ -32,7 +32,13 @@ LAYERS = (
     ("mmoe_lib.export",),
     ("mmoe_lib.training",),
     ("mmoe_lib.frames",),
-    ("companion.checkout", "companion.programs"),
+    (
+        "companion.checkout",
+        "companion.programs",
+        "companion.census_labels",
+        "companion.extensions",
+        "companion.synthetic_labels",
+    ),
     ("companion.study",),
     ("companion.study.extensions",),
     ("companion.study.__main__",),  # the command line knows every study

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from companion.extensions import EXTENSIONS
 from companion.study import kuairand
 from companion.study.cells import Cell
 from companion.study.census import CensusSource
@@ -23,7 +24,6 @@ from companion.study.extensions.rare_labels import Sources
 from companion.study.kuairand import RankingSource, chosen_settings, tuning_cells
 from companion.study.presets import PRESETS
 from companion.study.tuning import Pair, best_settings, tune
-from mmoe_lib.models.extensions.registry import EXTENSIONS
 from mmoe_lib.tasks.census import CensusData
 from mmoe_lib.tasks.kuairand import RankingData
 
