@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from companion.extensions import EXTENSIONS, noise_columns
 from companion.study.presets import PRESETS
 from mmoe_lib.frames import FitSettings, MultiTaskModel
 from mmoe_lib.models import (
@@ -22,7 +23,6 @@ from mmoe_lib.models import (
     TensorFactorization,
 )
 from mmoe_lib.models.extensions import CGC
-from mmoe_lib.models.extensions.registry import EXTENSIONS, noise_columns
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import Ensemble, TrainingSettings, binary_cross_entropy, epochs, train
 from mmoe_lib.training.balancing import Balancer, GradientSurgery, GradNorm, UncertaintyWeighting
@@ -54,7 +54,7 @@ def _data(device: str, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tens
 
 def _trained(name: str, device: str, dtype: torch.dtype, balancer: Balancer | None = None) -> Ensemble:
     build, noise = MODELS[name]
-    ensemble = Ensemble(lambda g: build(generator=g), range(2), device=device, dtype=dtype)
+    ensemble = Ensemble(build, range(2), device=device, dtype=dtype)
     x, y = _data("cpu", dtype)
     drawn = epochs(x, y, 32)
     # Noise is drawn on the CPU, so that both devices see the same.
@@ -100,7 +100,7 @@ def test_a_ranker_trains_on_ids(device: str) -> None:
     y = (x[:, 2:4] > 0).float()
 
     def answers(where: str) -> Tensor:
-        ensemble = Ensemble(lambda g: Ranker(2, 3, 8, 2, mixture, generator=g), range(2), device=where)
+        ensemble = Ensemble(partial(Ranker, 2, 3, 8, 2, mixture), range(2), device=where)
         batches = epochs(x.to(where), y.to(where), 16)
         train(ensemble, batches, binary_cross_entropy, TrainingSettings(8, 1e-2), progress=False)
         return ensemble.predict(x.to(where)).cpu()
@@ -147,7 +147,7 @@ def test_memory_that_is_full_ends_in_one_line_that_names_a_smaller_chunk(
     def full(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmany more lines")
 
-    ensemble = Ensemble(lambda g: MMoE(INPUTS, 2, 2, (4,), generator=g), range(10))
+    ensemble = Ensemble(partial(MMoE, INPUTS, 2, 2, (4,)), range(10))
     monkeypatch.setattr(Ensemble, "gradients", full)
     with pytest.raises(
         DeviceMemoryError, match=r"10 runs at once .* train them in chunks of 5 or less"
@@ -162,7 +162,7 @@ def test_a_gpu_that_is_full_says_so(gpu: str) -> None:
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**22) / total)
     try:
         with pytest.raises(DeviceMemoryError, match="expected fewer: train them in chunks of 100 or less"):
-            Ensemble(lambda g: MMoE(100, 2, 8, (16,), generator=g), range(200), device=gpu)
+            Ensemble(partial(MMoE, 100, 2, 8, (16,)), range(200), device=gpu)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 

@@ -32,7 +32,13 @@ LAYERS = (
     ("mmoe_lib.export",),
     ("mmoe_lib.training",),
     ("mmoe_lib.frames",),
-    ("companion.checkout", "companion.programs"),
+    (
+        "companion.checkout",
+        "companion.programs",
+        "companion.census_labels",
+        "companion.extensions",
+        "companion.synthetic_labels",
+    ),
     ("companion.study",),
     ("companion.study.extensions",),
     ("companion.study.plans",),
@@ -129,6 +135,22 @@ def test_exact_versions_satisfy_every_requirement() -> None:
 def test_torch_has_one_exact_version_without_a_local_label() -> None:
     assert exact_versions()["torch"] == "2.13.0"
     assert "+" not in (ROOT / "constraints.txt").read_text(encoding="utf-8")
+
+
+def test_a_test_that_hangs_fails_by_its_name(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    assert 0 < float(pytestconfig.getini("timeout")) <= 900
+    (tmp_path / "test_slow.py").write_text("import time\n\ndef test_waits():\n    time.sleep(50)\n")
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "-o", "timeout=1", "--rootdir", str(tmp_path), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=40,
+    )
+    assert done.returncode == 1, done.stdout
+    assert re.search(r"FAILED \S*test_slow.py::test_waits", done.stdout), done.stdout
+    assert "Timeout (>1.0s)" in done.stdout
 
 
 def test_extras_that_make_installs_hold_all_others() -> None:

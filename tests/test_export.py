@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,16 +20,16 @@ from mmoe_lib.seeds import seeded_generator
 
 SPARSE, DENSE, VOCABULARY = 6, 5, 500
 WIDTH = SPARSE + DENSE
-MODELS: dict[str, Callable[[torch.Generator], nn.Module]] = {
+MODELS: dict[str, Callable[..., nn.Module]] = {
     **{method: build_ranker(method, SPARSE, DENSE, VOCABULARY) for method in METHODS},
-    "plain MMoE": lambda generator: MMoE(WIDTH, 2, 4, (8,), (4,), generator=generator),
+    "plain MMoE": partial(MMoE, WIDTH, 2, 4, (8,), (4,)),
 }
 ROWS = (1, 7, 1000)
 
 
 def model_of(name: str) -> nn.Module:
     """Its weights are large enough for predictions to differ from row to row."""
-    model = MODELS[name](seeded_generator(0, "initialisation"))
+    model = MODELS[name](generator=seeded_generator(0, "initialisation"))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)

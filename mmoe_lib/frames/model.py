@@ -22,25 +22,37 @@ from mmoe_lib.files import write_whole
 from mmoe_lib.frames.encoder import FrameEncoder, check_columns
 from mmoe_lib.frames.targets import MixedLoss, OwnUnits, Target, complete_numbers, labels_of
 from mmoe_lib.models import PAPER_SIZES, CrossStitch, L2Constrained, TensorFactorization
-from mmoe_lib.models.extensions.registry import EXTENSIONS
+from mmoe_lib.models.extensions import (
+    CGC,
+    PLE,
+    AttentionMMoE,
+    DSelectKMMoE,
+    TopKMMoE,
+    TransformerMMoE,
+)
 from mmoe_lib.models.layers import ModelBuilder
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import Ensemble, History, TrainingSettings, epochs, train
 from mmoe_lib.training.devices import checked_device, faster_device
 
 _NETWORKS: dict[str, Any] = {"bottom_widths": (113,), "tower_widths": (8,)}
+_EXPERTS: dict[str, Any] = {"expert_widths": (16,), "tower_widths": (8,)}
+_MIXTURE: dict[str, Any] = {**_EXPERTS, "num_experts": 8}
+_LAYERED: dict[str, Any] = {**_EXPERTS, "shared_experts": 4, "task_experts": 2}
 
 MODELS: dict[str, partial[Any]] = {
     **{name: PAPER_SIZES[name] for name in ("MMoE", "OMoE", "Shared-Bottom", "Single-Task")},
     "Cross-Stitch": partial(CrossStitch, **_NETWORKS),
     "L2-Constrained": partial(L2Constrained, **_NETWORKS, alpha=1e-3),
     "Tensor-Factorization": partial(TensorFactorization, **_NETWORKS),
-    **{
-        name: EXTENSIONS[name].build
-        for name in ("Attention gates", "Transformer over experts", "Top-2 gates", "DSelect-2", "CGC", "PLE")
-    },
+    "Attention gates": partial(AttentionMMoE, **_MIXTURE),
+    "Transformer over experts": partial(TransformerMMoE, **_MIXTURE),
+    "Top-2 gates": partial(TopKMMoE, **_MIXTURE, k=2),
+    "DSelect-2": partial(DSelectKMMoE, **_MIXTURE, k=2, entropy=0.01),
+    "CGC": partial(CGC, **_LAYERED),
+    "PLE": partial(PLE, **_LAYERED, levels=2),
 }
-"""Models by name, with the sizes of section 5.1; the ranks of Tensor-Factorization have to be given."""
+"""Models by name, with the sizes of section 5.1, those of layers with eight experts for two tasks; the ranks of Tensor-Factorization have to be given."""
 
 _FORMAT = "mmoe_lib frame model, version 1"
 
@@ -424,9 +436,7 @@ def _ensemble(
         raise ValueError(
             f"sizes are {dict(sizes)}, expected what {_name_of(builder)} takes ({error}): correct them"
         ) from error
-    ensemble = Ensemble(
-        lambda generator: builder(num_inputs, num_tasks, generator=generator, **sizes), seeds, device=device
-    )
+    ensemble = Ensemble(partial(builder, num_inputs, num_tasks, **sizes), seeds, device=device)
     given = tuple(ensemble.predict(torch.zeros(1, num_inputs, device=ensemble.device)).shape[1:])
     if given != (1, num_tasks):
         raise ValueError(

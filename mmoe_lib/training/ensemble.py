@@ -26,7 +26,7 @@ class Ensemble:
     alone would give. A single run is an ensemble of one.
 
     Args:
-        build: Makes the model of one run from the generator of its initial weights.
+        build: Makes the model of one run; called as build(generator=...) with the generator of its initial weights.
         seeds: One a run.
         device: Where the parameters live: "cpu", "cuda" or "auto".
         dtype: Of the parameters.
@@ -42,7 +42,7 @@ class Ensemble:
 
     def __init__(
         self,
-        build: Callable[[torch.Generator], nn.Module],
+        build: Callable[..., nn.Module],
         seeds: Sequence[int],
         *,
         device: torch.device | str = "cpu",
@@ -51,7 +51,7 @@ class Ensemble:
         if not seeds:
             raise ValueError("there are no seeds, expected one a run: give at least one")
         self.device, self.dtype, self.seeds = checked_device(device), dtype, tuple(seeds)
-        modules = [build(seeded_generator(seed, "initialisation")) for seed in seeds]
+        modules = [build(generator=seeded_generator(seed, "initialisation")) for seed in seeds]
         # Weights are drawn on the CPU in float32, so a run starts alike on every device.
         stacked, buffers = stack_module_state([module.to(dtype) for module in modules])
         with within_memory(len(seeds)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -56,7 +57,7 @@ def _penalty(model: nn.Module, x: Tensor) -> Tensor:
 def test_run_r_of_an_ensemble_is_that_module_trained_alone(name: str) -> None:
     seeds, rates = (11, 5, 8), (1e-2, 3e-2, 3e-3)
     x, y = _randn(24, 5), _randn(24, 2, seed=1)
-    ensemble = Ensemble(lambda g: MODELS[name](2, generator=g), seeds, dtype=torch.float64)
+    ensemble = Ensemble(partial(MODELS[name], 2), seeds, dtype=torch.float64)
     train(ensemble, epochs(x, y, 8), squared_error, TrainingSettings(3, rates), progress=False)
     for run, (seed, rate) in enumerate(zip(seeds, rates, strict=True)):
         model = MODELS[name](2, generator=seeded_generator(seed, "initialisation")).double()
@@ -77,7 +78,7 @@ def test_run_r_of_an_ensemble_is_that_module_trained_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_gradients_of_an_ensemble_compile_as_one_graph(name: str) -> None:
-    ensemble = Ensemble(lambda g: MODELS[name](2, generator=g), (11, 5), dtype=torch.float64)
+    ensemble = Ensemble(partial(MODELS[name], 2), (11, 5), dtype=torch.float64)
     x, y = _randn(2, 8, 5), _randn(2, 8, 2, seed=1)
     plain, _ = ensemble.gradients(squared_error, x, y)
     torch.compiler.reset()
@@ -90,7 +91,7 @@ def test_the_gradients_of_an_ensemble_compile_as_one_graph(name: str) -> None:
 @pytest.mark.parametrize("scale", [1e4, -1e4, 0.0])
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_are_finite_at_extreme_inputs_and_for_one_row(name: str, scale: float) -> None:
-    ensemble = Ensemble(lambda g: MODELS[name](2, generator=g), (11, 5))
+    ensemble = Ensemble(partial(MODELS[name], 2), (11, 5))
     for rows in (8, 1):
         x, y = scale * _randn(rows, 5).float(), torch.zeros(rows, 2)
         gradients, losses = ensemble.gradients(squared_error, x, y)

@@ -211,7 +211,7 @@ def test_gates_read_the_lower_layers() -> None:
     below = model.lower(torch.cat([vectors, x[:, S:]], dim=1))
     logits = (below @ model.state_dict()["top.gates.weight"].T).unflatten(1, (2, 3))
     _assert_same(model.gate_weights(x), logits.exp() / logits.exp().sum(dim=-1, keepdim=True))
-    ensemble = Ensemble(lambda g: RANKERS["MMoE"](generator=g), (11, 5), dtype=torch.float64)
+    ensemble = Ensemble(RANKERS["MMoE"], (11, 5), dtype=torch.float64)
     module = ensemble.module(1)
     assert isinstance(module, Ranker)
     _assert_same(ensemble.gate_weights(x)[1], module.gate_weights(x).detach())
@@ -311,7 +311,7 @@ def test_without_alpha_l2_constrained_is_single_task_also_when_trained() -> None
     x, y = _x(32), (_randn(32, 2, seed=1) > 0).double()
 
     def trained(top: Callable[..., nn.Module]) -> dict[str, Tensor]:
-        ensemble = Ensemble(lambda g: _own(top)(generator=g), (3, 4), dtype=torch.float64)
+        ensemble = Ensemble(_own(top), (3, 4), dtype=torch.float64)
         settings = TrainingSettings(10, 0.05, optimiser=SGD())
         train(ensemble, epochs(x, y, 8), binary_cross_entropy, settings, progress=False)
         return ensemble.parameters
@@ -518,7 +518,7 @@ def test_run_r_of_an_ensemble_is_that_module_trained_alone(
 ) -> None:
     seeds, rates = (11, 5, 8), (3e-2, 1e-1, 1e-2)
     x, y = _x(24), (_randn(24, 2, seed=1) > 0).double()
-    ensemble = Ensemble(lambda g: RANKERS[name](generator=g), seeds, dtype=torch.float64)
+    ensemble = Ensemble(RANKERS[name], seeds, dtype=torch.float64)
     settings = TrainingSettings(7, rates, optimiser=optimiser, note_every=1)  # more than two epochs
     history = train(ensemble, _batches(name, x, y), binary_cross_entropy, settings, progress=False)
     for run, (seed, rate) in enumerate(zip(seeds, rates, strict=True)):
@@ -549,7 +549,7 @@ def test_run_r_of_an_ensemble_is_that_module_trained_alone(
 
 @pytest.mark.parametrize("name", ["Single-Task", "Shared-Bottom"])
 def test_runs_may_have_inputs_of_their_own(name: str) -> None:
-    ensemble = Ensemble(lambda g: RANKERS[name](generator=g), (11, 5), dtype=torch.float64)
+    ensemble = Ensemble(RANKERS[name], (11, 5), dtype=torch.float64)
     x, y = torch.stack([_x(), _x(seed=1)]), torch.stack([_randn(7, 2), _randn(7, 2, seed=1)])
     gradients, _ = ensemble.gradients(squared_error, x, y)
     for run in range(2):
@@ -632,6 +632,6 @@ def test_a_top_without_gates_says_so() -> None:
     model = RANKERS["Shared-Bottom"](generator=_generator())
     with pytest.raises(TypeError, match="SharedBottom has no gates, expected a mixture such as MMoE"):
         model.gate_weights(_x().float())
-    ensemble = Ensemble(lambda g: RANKERS["Shared-Bottom"](generator=g), (0,))
+    ensemble = Ensemble(RANKERS["Shared-Bottom"], (0,))
     with pytest.raises(TypeError, match="SharedBottom has no gates, expected a mixture such as MMoE"):
         ensemble.gate_weights(_x().float())

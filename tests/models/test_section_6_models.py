@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -184,11 +185,9 @@ def test_without_alpha_l2_constrained_is_single_task_also_when_trained(
 ) -> None:
     x, y = _randn(32, 5), (_randn(32, num_tasks, seed=1) > 0).double()
     constrained = Ensemble(
-        lambda g: L2Constrained(5, num_tasks, (4,), (3,), alpha=0.0, generator=g), (3, 4), dtype=torch.float64
+        partial(L2Constrained, 5, num_tasks, (4,), (3,), alpha=0.0), (3, 4), dtype=torch.float64
     )
-    single = Ensemble(
-        lambda g: SingleTask(5, num_tasks, (4,), (3,), generator=g), (3, 4), dtype=torch.float64
-    )
+    single = Ensemble(partial(SingleTask, 5, num_tasks, (4,), (3,)), (3, 4), dtype=torch.float64)
     assert torch.equal(constrained.predict(x), single.predict(x))
     start = single.copy_state()
     for ensemble in (constrained, single):
@@ -220,9 +219,7 @@ def test_the_penalty_reaches_every_weight_tower_and_bias() -> None:
 
 
 def test_the_gradient_of_each_run_is_that_of_the_loss_written_out() -> None:
-    ensemble = Ensemble(
-        lambda g: L2Constrained(5, 3, (4,), (3,), alpha=0.3, generator=g), (3, 4), dtype=torch.float64
-    )
+    ensemble = Ensemble(partial(L2Constrained, 5, 3, (4,), (3,), alpha=0.3), (3, 4), dtype=torch.float64)
     x, y = _randn(16, 5), _randn(16, 3, seed=1)
     gradients, losses = ensemble.gradients(squared_error, x, y)
     distances = []
@@ -251,7 +248,7 @@ def test_a_large_alpha_pulls_the_networks_together() -> None:
 
     def distances(alpha: float) -> list[float]:
         ensemble = Ensemble(
-            lambda g: L2Constrained(5, 2, (4,), (3,), alpha=alpha, generator=g), (3, 4), dtype=torch.float64
+            partial(L2Constrained, 5, 2, (4,), (3,), alpha=alpha), (3, 4), dtype=torch.float64
         )
         train(ensemble, epochs(x, y, 32), squared_error, TrainingSettings(100, 0.01), progress=False)
         modules = [ensemble.module(run) for run in range(2)]
@@ -496,7 +493,7 @@ def test_same_generator_same_weights_and_another_others(name: str) -> None:
 def test_run_r_of_an_ensemble_is_that_module_trained_alone(name: str, num_tasks: int) -> None:
     seeds, rates = (11, 5, 8), (1e-2, 3e-2, 3e-3)
     x, y = _randn(24, 5), _randn(24, num_tasks, seed=1)
-    ensemble = Ensemble(lambda g: NEW[name](num_tasks, generator=g), seeds, dtype=torch.float64)
+    ensemble = Ensemble(partial(NEW[name], num_tasks), seeds, dtype=torch.float64)
     settings = TrainingSettings(5, rates, note_every=1)
     history = train(ensemble, epochs(x, y, 8), squared_error, settings, progress=False)
     for run, (seed, rate) in enumerate(zip(seeds, rates, strict=True)):
@@ -518,7 +515,7 @@ def test_run_r_of_an_ensemble_is_that_module_trained_alone(name: str, num_tasks:
 
 @pytest.mark.parametrize("name", NEW)
 def test_the_module_of_a_run_predicts_what_the_ensemble_does(name: str) -> None:
-    ensemble = Ensemble(lambda g: NEW[name](2, generator=g), (11, 5), dtype=torch.float64)
+    ensemble = Ensemble(partial(NEW[name], 2), (11, 5), dtype=torch.float64)
     x = _randn(9, 5)
     for run in range(2):
         _assert_same(ensemble.module(run)(x), ensemble.predict(x, rows=4)[run])

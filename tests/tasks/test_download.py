@@ -37,6 +37,8 @@ class Server:
                 if self.path not in pages:
                     self.send_error(404)
                     return
+                if "slow" in self.path:
+                    time.sleep(1.2)
                 self.send_response(200)
                 announced = len(pages[self.path]) + (100 if "half" in self.path else 0)
                 self.send_header("Content-Length", str(announced))
@@ -208,6 +210,25 @@ def test_when_all_are_dead_the_error_comes_in_time_and_names_each(
         told = message.split(f"{address} (")[1].split(")")[0]
         assert reason in told
     assert_holds_only(tmp_path)
+
+
+def test_waiting_for_an_address_that_answers_counts_too(serve: Serve, tmp_path: Path) -> None:
+    """Two addresses that take 1.2 s to answer, with 2 s of waiting for both: no more than 0.8 s are left to the second."""
+    slow = [serve({"/slow": OTHER}) for _ in range(2)]
+    addresses = [f"{server.address}/slow" for server in slow]
+    with pytest.raises(DownloadError) as caught:
+        fetch(
+            {"a": SUM},
+            [{"a": address} for address in addresses],
+            tmp_path,
+            by_hand="",
+            answer_within=5,
+            all_within=2,
+            progress=False,
+        )
+    first, second = (str(caught.value).split(f"{address} (")[1] for address in addresses)
+    assert first.startswith("its text has the sha256")
+    assert second.startswith(("no answer for 0.", "not tried"))
 
 
 def test_a_server_that_stops_half_way_is_given_up(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from mmoe_lib.tasks.kuairand.columns import (
     SAME_IMPRESSION,
     SECOND_LOG,
     USER_COLUMNS,
+    USER_DENSE,
     USERS,
     VIDEO_COLUMNS,
     VIDEOS,
@@ -369,6 +370,25 @@ def test_users_and_videos_without_features_get_the_spare_rows(tables: KuaiRandTa
     f = data.features
     assert (f.user_table[23, f.num_user_sparse :] == 0).all()
     assert torch.equal(f.video_table[29], f.video_table[30])
+
+
+def test_a_user_who_is_only_in_test_rows_is_unknown(made: GeneratedKuaiRand) -> None:
+    """Neither their id nor the size of their numbers is known to a model that saw train alone."""
+    late = made.second["date"] > 20220430
+    made.first.loc[made.first["user_id"] == 7, "user_id"] = 8
+    made.second.loc[(made.second["user_id"] == 7) & ~late, "user_id"] = 8
+    assert (made.second["user_id"] == 7).sum() > 3
+    made.users.loc[7, "fans_user_num"] = 10_000_000
+    made.write()
+    tables = load(made.folder)
+    f = encode(tables, min_count=1).features
+    ids = f.user_table[:, 0]
+    assert [row for row in range(len(tables.users)) if ids[row] == ids[-1]] == [7]
+    fans = f.user_table[:, f.num_user_sparse + USER_DENSE.index("fans_user_num")].numpy()
+    others = [user for user in range(len(tables.users)) if user != 7]
+    by_hand = np.log1p(tables.users["fans_user_num"].to_numpy(np.float64)[others])
+    np.testing.assert_allclose(fans[others], (by_hand - by_hand.min()) / np.ptp(by_hand), atol=1e-6)
+    assert fans[7] == 1
 
 
 def test_unknown_ids_in_the_log_are_no_error(made: GeneratedKuaiRand) -> None:

@@ -38,11 +38,7 @@ RUNS = 3
 
 def _ensemble(device: str = "cpu", name: str = "MMoE", dtype: torch.dtype = torch.float64) -> Ensemble:
     build = paper_model(name)
-    return Ensemble(lambda g: build(100, 2, generator=g), range(RUNS), device=device, dtype=dtype)
-
-
-def _bottom(width: int, generator: torch.Generator) -> SharedBottom:
-    return SharedBottom(3, 1, (width,), generator=generator)
+    return Ensemble(partial(build, 100, 2), range(RUNS), device=device, dtype=dtype)
 
 
 def _step(ensemble: Ensemble, optimiser: Optimiser | None = None) -> Step:
@@ -263,7 +259,7 @@ def test_ten_models_in_one_process_are_all_compiled() -> None:
     counters.clear()
     x = torch.randn(64, 3, generator=seeded_generator(0, "test"))
     for width in range(1, 11):
-        ensemble = Ensemble(partial(_bottom, width), range(2))
+        ensemble = Ensemble(partial(SharedBottom, 3, 1, (width,)), range(2))
         settings = TrainingSettings(2, compile=True)
         train(ensemble, epochs(x, x[:, :1], 8), squared_error, settings, progress=False)
     assert counters["stats"]["unique_graphs"] == 10
@@ -280,7 +276,7 @@ def test_what_is_compiled_for_one_lane_serves_the_other(monkeypatch: pytest.Monk
         return true_compile(function, backend="eager", dynamic=False)
 
     monkeypatch.setattr(torch, "compile", traced)
-    ensemble = Ensemble(lambda g: paper_model("MMoE")(100, 2, generator=g), range(6), dtype=torch.float64)
+    ensemble = Ensemble(partial(paper_model("MMoE"), 100, 2), range(6), dtype=torch.float64)
     rates = torch.full((6,), 1e-3, dtype=torch.float64)
     weights = _drawn().weights[:1].expand(6, -1, -1)
     stand_in = StandIn(Step(ensemble, squared_error, rates, Adam()))
@@ -334,9 +330,7 @@ def test_a_model_that_cannot_be_captured_trains_all_the_same(gpu: str) -> None:
             return super().forward(x)
 
     def losses(kind: type[MMoE]) -> Tensor:
-        ensemble = Ensemble(
-            lambda g: kind(100, 2, 4, (8,), generator=g), range(RUNS), device=gpu, dtype=torch.float64
-        )
+        ensemble = Ensemble(partial(kind, 100, 2, 4, (8,)), range(RUNS), device=gpu, dtype=torch.float64)
         settings = TrainingSettings(30, note_every=1)
         return torch.stack(train(ensemble, _drawn(gpu), squared_error, settings, progress=False).losses)
 

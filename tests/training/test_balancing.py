@@ -24,19 +24,19 @@ from mmoe_lib.training.balancing import (
 )
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "Shared-Bottom": lambda g: SharedBottom(5, 3, (7,), (4,), generator=g),
-    "MMoE": lambda g: MMoE(5, 3, 4, (6,), (4,), generator=g),
-    "with a penalty on the batch": lambda g: RegularisedMMoE(5, 3, 4, (6,), (4,), entropy=0.5, generator=g),
-    "with a penalty on the weights": lambda g: L2Constrained(5, 3, (6,), (4,), alpha=0.3, generator=g),
+    "Shared-Bottom": partial(SharedBottom, 5, 3, (7,), (4,)),
+    "MMoE": partial(MMoE, 5, 3, 4, (6,), (4,)),
+    "with a penalty on the batch": partial(RegularisedMMoE, 5, 3, 4, (6,), (4,), entropy=0.5),
+    "with a penalty on the weights": partial(L2Constrained, 5, 3, (6,), (4,), alpha=0.3),
 }
 CGC_SIZES: dict[str, Any] = {"shared_experts": 2, "task_experts": 2, "expert_widths": (6,)}
 LAYERED: dict[str, Callable[..., nn.Module]] = {
-    "CGC": lambda g: CGC(5, 3, 2, 2, (6,), (4,), generator=g),
-    "PLE": lambda g: PLE(5, 3, 2, 2, (6,), (4,), generator=g),
-    "PLE of three levels": lambda g: PLE(5, 3, 2, 2, (6,), (4,), levels=3, generator=g),
-    "PLE without own experts": lambda g: PLE(5, 3, 2, 0, (6,), (4,), levels=3, generator=g),
-    "PLE without shared experts": lambda g: PLE(5, 3, 0, 2, (6,), (4,), levels=3, generator=g),
-    "a ranker": lambda g: Ranker(2, 3, 8, 3, partial(CGC, **CGC_SIZES), generator=g),
+    "CGC": partial(CGC, 5, 3, 2, 2, (6,), (4,)),
+    "PLE": partial(PLE, 5, 3, 2, 2, (6,), (4,)),
+    "PLE of three levels": partial(PLE, 5, 3, 2, 2, (6,), (4,), levels=3),
+    "PLE without own experts": partial(PLE, 5, 3, 2, 0, (6,), (4,), levels=3),
+    "PLE without shared experts": partial(PLE, 5, 3, 0, 2, (6,), (4,), levels=3),
+    "a ranker": partial(Ranker, 2, 3, 8, 3, partial(CGC, **CGC_SIZES)),
 }
 
 
@@ -194,6 +194,17 @@ def test_grad_norm_helps_the_task_that_trains_slowly() -> None:
     torch.testing.assert_close(weights, torch.tensor([[0.5, 1.5]], dtype=torch.float64), atol=5e-3, rtol=0)
 
 
+def test_grad_norm_moves_each_weight_by_the_length_of_its_gradient() -> None:
+    """One step by hand: gradients of lengths 3 and 1, tasks at the same pace."""
+    gramians = torch.diag(torch.tensor([9.0, 1.0], dtype=torch.float64))[None]
+    weigh = GradNorm(alpha=1.0, learning_rate=0.1).start(1, 2)
+    losses = torch.tensor([[2.0, 5.0]], dtype=torch.float64)
+    assert weigh(losses, gramians).tolist() == [[1, 1]]
+    # G = (3, 1), goal 2 for both; w - 0.1 sign(G - goal) ||g|| / 2 = (1 - 0.15, 1 + 0.05), scaled to a sum of 2
+    expected = 2 / 1.9 * torch.tensor([[0.85, 1.05]], dtype=torch.float64)
+    torch.testing.assert_close(weigh(losses, gramians), expected)
+
+
 CONFLICT = torch.tensor([[4.0, -0.5], [-0.5, 1.0]])
 AGREEMENT = torch.tensor([[4.0, 0.5], [0.5, 1.0]])
 
@@ -250,7 +261,7 @@ def test_surgery_trains(method: str) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(200, 5, generator=generator)
     y = torch.stack([x[:, 0], -x[:, 0] + x[:, 1]], dim=1)
-    ensemble = Ensemble(lambda g: SharedBottom(5, 2, (8,), generator=g), (0, 1))
+    ensemble = Ensemble(partial(SharedBottom, 5, 2, (8,)), (0, 1))
     settings = TrainingSettings(60, 0.02, balancer=GradientSurgery(method), note_every=20)
     history = train(ensemble, epochs(x, y, 100), squared_error, settings, progress=False)
     assert bool((history.losses[-1].sum(dim=1) < 0.5 * history.losses[0].sum(dim=1)).all())
@@ -262,7 +273,7 @@ def test_what_cannot_be_done_is_said() -> None:
     with pytest.raises(ValueError, match="a balanced step leaves torch"):
         TrainingSettings(1, balancer=GradNorm(), compile=True)
     x, y = _data()
-    single = Ensemble(lambda g: SingleTask(5, 3, (4,), generator=g), (0,), dtype=torch.float64)
+    single = Ensemble(partial(SingleTask, 5, 3, (4,)), (0,), dtype=torch.float64)
     gradients, _ = single.task_gradients(binary_cross_entropy, x, y)
     # no parameter of separate networks is shared: each task's gradient is 0 on the others' network
     products = gramian(gradients, own_parameters(single.module(0)))[0]

@@ -91,7 +91,7 @@ def test_the_first_step_of_adam_is_the_rate_whatever_the_gradient() -> None:
 
 
 def _ensemble() -> Ensemble:
-    return Ensemble(lambda g: MMoE(3, 2, 2, (4,), (2,), generator=g), (4, 9, 2), dtype=torch.float64)
+    return Ensemble(partial(MMoE, 3, 2, 2, (4,), (2,)), (4, 9, 2), dtype=torch.float64)
 
 
 def _data(width: int) -> tuple[Tensor, Tensor]:
@@ -145,7 +145,7 @@ def test_a_compiled_step_of_sgd_trains_as_the_plain_one() -> None:
     top = partial(SharedBottom, bottom_widths=(4,))
 
     def trained(compiled: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        ensemble = Ensemble(lambda g: Ranker(3, 2, 20, 2, top, generator=g), (4, 9, 2), dtype=torch.float64)
+        ensemble = Ensemble(partial(Ranker, 3, 2, 20, 2, top), (4, 9, 2), dtype=torch.float64)
         settings = TrainingSettings(40, RATES, optimiser=SGD(), note_every=1, compile=compiled)
         history = train(ensemble, epochs(x, y, 8), squared_error, settings, progress=False)
         return torch.stack(history.losses), ensemble.parameters

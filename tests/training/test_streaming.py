@@ -140,7 +140,7 @@ batch, steps = 4096, int(sys.argv[2])
 batches = streamed_epochs(store.columns, store.take, batch, block_rows=1 << 12, blocks_held=4)
 tables = store.features
 sizes = len(tables.sparse_names), len(tables.dense_names), tables.vocabulary, 2
-ensemble = Ensemble(lambda g: Ranker(*sizes, partial(SharedBottom, bottom_widths=(4,)), generator=g), [0])
+ensemble = Ensemble(partial(Ranker, *sizes, partial(SharedBottom, bottom_widths=(4,))), [0])
 step = Step(ensemble, binary_cross_entropy, torch.tensor([1e-3]), Adam())
 for number in range(1, 5):
     first, _ = step(*next(batches), number)

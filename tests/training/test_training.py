@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -34,7 +35,7 @@ RATES = (1e-3, 3e-3, 3e-4)
 def _ensemble(
     name: str = "MMoE", seeds: tuple[int, ...] = SEEDS, dtype: torch.dtype = torch.float64
 ) -> Ensemble:
-    return Ensemble(lambda g: paper_model(name)(100, 2, generator=g), seeds, dtype=dtype)
+    return Ensemble(partial(paper_model(name), 100, 2), seeds, dtype=dtype)
 
 
 def _train_alone(name: str, run: int, steps: int, dtype: torch.dtype) -> list[Tensor]:
@@ -144,7 +145,7 @@ def test_an_epoch_visits_every_row_once_in_a_new_order() -> None:
 def _scripted(curves: list[list[float]]) -> tuple[Ensemble, TrainingSettings, object]:
     """An ensemble whose validation metric follows a script, whatever it learns."""
     seeds = tuple(range(len(curves)))
-    ensemble = Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), seeds)
+    ensemble = Ensemble(partial(SharedBottom, 3, 1, (2,)), seeds)
     states: list[dict[str, Tensor]] = []
 
     def evaluate(ensemble: Ensemble) -> dict[str, Tensor]:
@@ -179,6 +180,14 @@ def test_each_run_stops_on_its_own_and_keeps_its_best_state() -> None:
             assert torch.equal(value[run], states[evaluation][name][run])
     frame = history.metric_frame()
     assert frame.groupby("seed").size().tolist() == [4, 6, 3]
+
+
+def test_as_good_as_the_best_is_no_better() -> None:
+    """Patience goes on through a tie, and of equal evaluations the first is kept."""
+    ensemble, settings, evaluate = _scripted([[0.2, 0.5, 0.5, 0.5, 0.9], [0.1, 0.2, 0.3, 0.4, 0.5]])
+    history = train(ensemble, _small_batches(), squared_error, settings, evaluate, progress=False)  # type: ignore[arg-type]
+    assert history.best_step.tolist() == [10, 25]
+    assert history.stopped_step.tolist() == [20, 25]
 
 
 def test_training_ends_when_every_run_has_stopped() -> None:
@@ -268,7 +277,7 @@ def test_weights_that_break_on_the_last_noted_step_are_caught() -> None:
     def loss(outputs: Tensor, labels: Tensor) -> Tensor:
         return torch.sqrt((outputs * 0).square()).mean(dim=0)  # 0, with gradient 0 * inf = NaN
 
-    ensemble = Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0,))
+    ensemble = Ensemble(partial(SharedBottom, 3, 1, (2,)), (0,))
     with pytest.raises(DivergedError, match="a weight of run 0"):
         train(ensemble, _small_batches(), loss, TrainingSettings(1), progress=False)
     assert all(bool(torch.isfinite(value).all()) for value in ensemble.parameters.values())
@@ -282,19 +291,19 @@ def test_data_with_nan_are_refused_before_training() -> None:
     with pytest.raises(ValueError, match="labels hold inf"):
         epochs(torch.zeros(4, 3), torch.full((4, 1), math.inf), 2)
     with pytest.raises(ValueError, match="inputs hold nan"):
-        Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0,)).predict(x)
+        Ensemble(partial(SharedBottom, 3, 1, (2,)), (0,)).predict(x)
 
 
 def test_settings_out_of_range_are_refused_in_one_line() -> None:
-    ensemble = Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0, 1))
+    ensemble = Ensemble(partial(SharedBottom, 3, 1, (2,)), (0, 1))
     for make in (
         lambda: TrainingSettings(0),
         lambda: TrainingSettings(5, patience=0, monitor="score", evaluate_every=1),
         lambda: TrainingSettings(5, monitor="score"),
         lambda: TrainingSettings(5, patience=2, evaluate_every=1),
-        lambda: Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), ()),
-        lambda: Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0,), device="gpu0"),
-        lambda: Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0,), device="cuda:99"),
+        lambda: Ensemble(partial(SharedBottom, 3, 1, (2,)), ()),
+        lambda: Ensemble(partial(SharedBottom, 3, 1, (2,)), (0,), device="gpu0"),
+        lambda: Ensemble(partial(SharedBottom, 3, 1, (2,)), (0,), device="cuda:99"),
         lambda: epochs(torch.zeros(4, 3), torch.zeros(4, 1), 5),
         lambda: epochs(torch.zeros(4, 3), torch.zeros(3, 1), 2),
         lambda: train(
@@ -318,14 +327,14 @@ def test_a_metric_that_is_not_there_is_named() -> None:
 
 
 def test_a_model_without_gates_says_so() -> None:
-    ensemble = Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0,))
+    ensemble = Ensemble(partial(SharedBottom, 3, 1, (2,)), (0,))
     with pytest.raises(TypeError, match="SharedBottom has no gates"):
         ensemble.gate_weights(torch.zeros(1, 3))
 
 
 def test_without_a_compiler_training_goes_on_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
-    ensemble = Ensemble(lambda g: SharedBottom(3, 1, (2,), generator=g), (0,))
+    ensemble = Ensemble(partial(SharedBottom, 3, 1, (2,)), (0,))
     before = ensemble.copy_state()
     with pytest.warns(UserWarning, match=r"no C\+\+ compiler"):
         train(ensemble, _small_batches(), squared_error, TrainingSettings(3, compile=True), progress=False)
@@ -335,10 +344,12 @@ def test_without_a_compiler_training_goes_on_with_a_warning(monkeypatch: pytest.
 def test_a_compiler_that_does_not_work_is_as_good_as_none(tmp_path: Path) -> None:
     """In a process of its own: torch remembers the compiler that it found."""
     code = """
-import torch, warnings
+import warnings
+from functools import partial
+import torch
 from mmoe_lib.models import SharedBottom
 from mmoe_lib.training import Ensemble, TrainingSettings, epochs, squared_error, train
-ensemble = Ensemble(lambda g: SharedBottom(5, 1, (3,), generator=g), (0,))
+ensemble = Ensemble(partial(SharedBottom, 5, 1, (3,)), (0,))
 before = ensemble.copy_state()
 x = torch.randn(32, 5)
 with warnings.catch_warnings(record=True) as caught:
@@ -380,7 +391,7 @@ def test_a_second_ensemble_is_compiled_for_itself() -> None:
     x = torch.randn(64, 3, generator=seeded_generator(0, "test"), dtype=torch.float64)
 
     def trained(seeds: tuple[int, ...]) -> Tensor:
-        ensemble = Ensemble(lambda g: MMoE(3, 2, 2, (4,), (2,), generator=g), seeds, dtype=torch.float64)
+        ensemble = Ensemble(partial(MMoE, 3, 2, 2, (4,), (2,)), seeds, dtype=torch.float64)
         return torch.stack(
             train(ensemble, epochs(x, x[:, :2], 8), squared_error, settings, progress=False).losses
         )
@@ -409,9 +420,7 @@ def test_modules_with_buffers_are_stacked_too() -> None:
 
 def test_the_whole_step_is_compiled_gradient_included() -> None:
     """A graph break would train the same numbers, but most of the step would run plainly: 2 to 4 times slower."""
-    ensemble = Ensemble(
-        lambda generator: L2Constrained(5, 2, bottom_widths=(4,), alpha=0.1, generator=generator), range(2)
-    )
+    ensemble = Ensemble(partial(L2Constrained, 5, 2, bottom_widths=(4,), alpha=0.1), range(2))
     step = Step(ensemble, squared_error, torch.full((2,), 1e-3), Adam())
     whole = torch.compile(
         step.update, backend="eager", fullgraph=True

@@ -7,6 +7,7 @@ step in the same way.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -17,9 +18,9 @@ from torch import Tensor
 
 from companion.benchmarks.measure import Benchmark, Settings, Work, interleaved, measure_apart
 from companion.benchmarks.random_people import CENSUS_INPUTS, random_people
+from companion.extensions import EXTENSIONS, noise_columns
 from companion.study.extensions.rare_labels import BALANCERS, PLAIN, REMEDIES
 from mmoe_lib.models import count_multiply_adds, count_parameters
-from mmoe_lib.models.extensions.registry import EXTENSIONS, noise_columns
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import Adam, Ensemble, binary_cross_entropy
 from mmoe_lib.training.step import BalancedStep, Step
@@ -43,9 +44,7 @@ def training_work(name: str, remedy: str, device: torch.device | str) -> Work:
     Remedies that only change the loss cost what the plain sum does, so they are measured as that.
     """
     build = EXTENSIONS[name].build
-    ensemble = Ensemble(
-        lambda generator: build(CENSUS_INPUTS, TASKS, generator=generator), range(RUNS), device=device
-    )
+    ensemble = Ensemble(partial(build, CENSUS_INPUTS, TASKS), range(RUNS), device=device)
     rates = torch.full((RUNS,), 1e-3, device=ensemble.device)
     balancer = REMEDIES[remedy]
     step = (

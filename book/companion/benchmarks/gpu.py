@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ Run = Callable[[], int]
 
 def _ensemble(runs: int, device: str) -> tuple[Ensemble, Step]:
     build = paper_model("MMoE")
-    ensemble = Ensemble(lambda generator: build(100, 2, generator=generator), range(runs), device=device)
+    ensemble = Ensemble(partial(build, 100, 2), range(runs), device=device)
     return ensemble, Step(ensemble, squared_error, torch.full((runs,), 1e-3, device=device), Adam())
 
 

@@ -65,7 +65,9 @@ def measure(settings: Settings) -> pd.DataFrame:
     inputs = {
         rows: [x.to(device) for x in requests(features, rows)] for rows in (*REQUEST_ROWS, THROUGHPUT_ROWS)
     }
-    models = {name: build_ranker(name, *shape)(seeded_generator(0, "initialisation")) for name in METHODS}
+    models = {
+        name: build_ranker(name, *shape)(generator=seeded_generator(0, "initialisation")) for name in METHODS
+    }
     works: dict[tuple[str, str, int], Work] = {}
     for name, model in models.items():
         exported = export_model(model, model.num_inputs).module().to(device)

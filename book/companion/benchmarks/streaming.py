@@ -68,7 +68,7 @@ class Contender:
         return joined_epochs(lambda rows: store.features.rows(part, rows), len(part), BATCH)
 
 
-def ranker(features: FeatureTables) -> Callable[[torch.Generator], Ranker]:
+def ranker(features: FeatureTables) -> Callable[..., Ranker]:
     """The model that is trained: MMoE of the recommendation study."""
     return build_ranker("MMoE", len(features.sparse_names), len(features.dense_names), features.vocabulary)
 

@@ -179,7 +179,7 @@ def _plain_census_loop(contender: Contender) -> Work:
 
 def _ensemble(contender: Contender) -> Work:
     seeds, device = range(contender.runs), contender.device
-    ensemble = Ensemble(lambda generator: contender.build(generator=generator), seeds, device=device)
+    ensemble = Ensemble(contender.build, seeds, device=device)
     rates = torch.full((len(ensemble),), 1e-3, device=device)
     step = Step(ensemble, binary_cross_entropy if contender.settings else squared_error, rates, Adam())
     if contender.settings:

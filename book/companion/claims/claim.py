@@ -30,6 +30,9 @@ class Comparison:
         p_value: Of the test that the claim names; NaN where the interval alone decides.
         supports: Whether it supports the claim.
         paper: The same number from the paper's figures; NaN where they do not show it.
+
+    Raises:
+        ValueError: If the estimate does not lie in its interval, as when the ends are swapped.
     """
 
     what: str
@@ -39,6 +42,13 @@ class Comparison:
     p_value: float
     supports: bool
     paper: float = float("nan")
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.estimate <= self.high:
+            raise ValueError(
+                f"{self.what}: estimate {self.estimate} with the interval {self.low} to {self.high}, expected low <= "
+                "estimate <= high: swap the ends when a difference is turned round"
+            )
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,8 @@ def mean_interval(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> t
         )
     mean = float(sample.mean())
     if len(sample) < SMALL_SAMPLE:
-        half = stats.t.ppf((1 + level) / 2, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample))
-        return mean, mean - float(half), mean + float(half)
-    resampled = np.random.default_rng(seed).choice(sample, size=(10_000, len(sample))).mean(axis=1)
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return mean, float(low), float(high)
+        return _students(mean, sample, level)
+    return mean, *_bootstrap(lambda values: values.mean(axis=-1), [sample], level, seed)
 
 
 def summarise(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
@@ -79,9 +76,11 @@ def difference_interval(
 def paired_interval(
     statistic: Callable[..., NDArray[np.float64]], *columns: ArrayLike, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
-    """A statistic of several columns of runs, with the percentile bootstrap's interval of 10,000 resamples of rows.
+    """A statistic of several columns of runs with a confidence interval.
 
-    Row r of every column is the same seed, so a resample takes the same rows of all.
+    From `SMALL_SAMPLE` rows on a percentile bootstrap of 10,000 resamples of rows; row r of every column is the same
+    seed, so a resample takes the same rows of all. Below it Student's t of the jackknife's pseudo-values, which of a
+    mean of differences are the differences themselves.
 
     Args:
         statistic: Columns (..., N) to (...), computed along the last dimension.
@@ -103,11 +102,37 @@ def paired_interval(
             f"got columns of shapes {sorted(lengths)}, expected as many finite numbers, two or more, in each: "
             "pairs need both runs, and diverged ones are to be counted apart"
         )
-    count = len(samples[0])
-    rows = np.random.default_rng(seed).integers(0, count, size=(10_000, count))
-    resampled = statistic(*(sample[rows] for sample in samples))
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return float(statistic(*samples)), float(low), float(high)
+    estimate, count = float(statistic(*samples)), len(samples[0])
+    if count < SMALL_SAMPLE:
+        without = [float(statistic(*(np.delete(sample, row) for sample in samples))) for row in range(count)]
+        # N theta - (N - 1) theta_(-r), theta_(-r) the statistic without row r
+        return _students(estimate, count * estimate - (count - 1) * np.array(without), level)
+    return estimate, *_bootstrap(statistic, samples, level, seed)
+
+
+def _students(estimate: float, values: NDArray[np.float64], level: float) -> tuple[float, float, float]:
+    """Student's interval around an estimate that is, or is nearly, the mean of independent values."""
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return estimate, estimate - float(half), estimate + float(half)
+
+
+def _bootstrap(
+    statistic: Callable[..., NDArray[np.float64]],
+    samples: Sequence[NDArray[np.float64]],
+    level: float,
+    seed: int,
+) -> tuple[float, float]:
+    found = stats.bootstrap(
+        samples,
+        lambda *columns, axis: statistic(*columns),  # always the last one
+        paired=True,
+        vectorized=True,
+        n_resamples=10_000,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def show_interval(mean: float, low: float, high: float, *, digits: int = 4) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import pandas as pd
 import torch
@@ -165,9 +165,7 @@ def train_runs(
         ValueError: If there are fewer rows than in a batch, or no epoch.
     """
     num_inputs, num_tasks = data.x_train.shape[1], data.y_train.shape[1]
-    ensemble = Ensemble(
-        lambda generator: builder(num_inputs, num_tasks, generator=generator), seeds, device=device
-    )
+    ensemble = Ensemble(partial(builder, num_inputs, num_tasks), seeds, device=device)
     x, y = data.x_train.to(ensemble.device), data.y_train.to(ensemble.device)
     steps_per_epoch = len(x) // batch_size
     settings = TrainingSettings(

@@ -1,9 +1,9 @@
 """What a ranking by several predictions would give, from impressions that were logged.
 
 `tradeoff` re-orders impressions that a user really had: it needs no assumption about what was never shown,
-but it only ranks what the platform had picked already. `inverse_propensity` and `direct_replay` estimate what
-another policy would earn an impression, from impressions that were shown at random with a known probability.
-Both estimate the outcome of one impression at a time: how a user's mood or stay changes with the ranking is in
+but it only ranks what the platform had picked already. `direct_replay` estimates what another policy would earn
+an impression, from impressions that were shown at random.
+Both look at the outcome of one impression at a time: how a user's mood or stay changes with the ranking is in
 no log of another policy.
 """
 
@@ -177,97 +177,6 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class InversePropensity:
-    """What a policy would earn an impression, by weighting logged impressions.
-
-    Attributes:
-        plain: Mean of weight * reward: unbiased, wide when weights vary.
-        self_normalised: The same divided by the mean weight: a little biased in small logs, narrower.
-        mean_weight: With an interval; 1 in expectation. An interval that excludes 1 says that the
-            propensities are wrong, or that the policy picks what the log could never show; one that holds 1 is
-            no proof that they are right.
-        num_impressions: Rows of the log.
-        num_users: Their users.
-        effective_impressions: (sum of weights)^2 / sum of squared weights: as many impressions of equal
-            weight would know as much (Kish's effective sample size).
-    """
-
-    plain: Estimate
-    self_normalised: Estimate
-    mean_weight: Estimate
-    num_impressions: int
-    num_users: int
-    effective_impressions: float
-
-
-def inverse_propensity(
-    chosen_probability: ArrayLike,
-    propensity: ArrayLike,
-    rewards: ArrayLike,
-    users: ArrayLike,
-    *,
-    generator: np.random.Generator,
-    resamples: int = 2_000,
-    confidence: float = 0.95,
-) -> InversePropensity:
-    """Value of a ranking policy from impressions that another policy showed at random.
-
-    Each impression counts with the weight P(the policy shows this item) / P(the log showed it). With right
-    propensities, and every item the policy may pick having a chance in the log, the plain estimate has the
-    policy's true mean reward as its expectation (Horvitz & Thompson 1952); dividing by the mean weight
-    instead of 1 gives the self-normalised one (Swaminathan & Joachims 2015). A user's impressions are not
-    independent, so the percentile bootstrap draws whole users.
-
-    Args:
-        chosen_probability: Probability that the policy shows the item of this impression, (N,), in [0, 1].
-        propensity: Probability with which the log showed it, (N,), above 0 and at most 1.
-        rewards: What followed, such as a label of 0 or 1, (N,), finite.
-        users: Whose impression it was, (N,).
-        generator: Source of the bootstrap's randomness.
-        resamples: How many bootstrap samples.
-        confidence: Share of the bootstrap samples inside the interval.
-
-    Returns:
-        The plain and the self-normalised estimate with their intervals, in units of the reward.
-
-    Raises:
-        ValueError: Empty or unequal columns, a propensity of 0 or above 1, a probability outside 0 to 1, NaN,
-            or a policy that would show none of the logged items.
-    """
-    chosen = _column("chosen_probability", chosen_probability)
-    given = _column("propensity", propensity, len(chosen))
-    reward = _column("rewards", rewards, len(chosen))
-    user = _users(users, len(chosen))
-    if (given <= 0).any() or (given > 1).any():
-        raise ValueError(
-            f"propensities run from {given.min():g} to {given.max():g}, expected above 0 and at most 1: "
-            "an item that was never shown tells nothing, leave its rows out and narrow the policy to the others"
-        )
-    if (chosen < 0).any() or (chosen > 1).any():
-        raise ValueError(
-            f"chosen probabilities run from {chosen.min():g} to {chosen.max():g}, expected 0 to 1"
-        )
-    if not chosen.any():
-        raise ValueError("the policy would show none of the logged items: no match, no estimate of its value")
-    weight = chosen / given
-    of_users = _sums(user, np.stack([weight * reward, weight, np.ones_like(weight)], axis=1))
-    drawn = _bootstrap(of_users, resamples, confidence, generator)
-
-    def estimate(above: int, below: int) -> Estimate:
-        total = of_users.sum(axis=0)
-        return _interval(float(total[above] / total[below]), drawn[:, above], drawn[:, below], confidence)
-
-    return InversePropensity(
-        plain=estimate(0, 2),
-        self_normalised=estimate(0, 1),
-        mean_weight=estimate(1, 2),
-        num_impressions=len(weight),
-        num_users=len(of_users),
-        effective_impressions=float(weight.sum() ** 2 / np.square(weight).sum()),
-    )
-
-
-@dataclass(frozen=True)
 class DirectReplay:
     """What a policy would earn a request, from the requests where the log happened to agree with it.
 
@@ -355,13 +264,11 @@ def direct_replay(
     )
 
 
-def _column(name: str, values: ArrayLike, length: int | None = None) -> NDArray[np.float64]:
-    """One finite number a row, as many as the first column has."""
+def _column(name: str, values: ArrayLike, length: int) -> NDArray[np.float64]:
+    """One finite number a row."""
     column = np.asarray(values, dtype=np.float64)
-    if column.ndim != 1 or not len(column) or (length is not None and len(column) != length):
-        raise ValueError(
-            f"{name} has shape {column.shape}, expected {'(N,), N above 0' if length is None else (length,)}"
-        )
+    if column.shape != (length,):
+        raise ValueError(f"{name} has shape {column.shape}, expected {(length,)}: one for each request")
     if not np.isfinite(column).all():
         raise ValueError(f"{name} holds NaN or infinity, expected finite numbers")
     return column

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
-
 from mmoe_lib.models import CrossStitch, L2Constrained, MMoE, OMoE, Ranker, SharedBottom, SingleTask
 from mmoe_lib.models.extensions import GateDropoutMMoE
 from mmoe_lib.models.layers import ModelBuilder
@@ -34,7 +32,7 @@ def build_ranker(
     alpha: float = 0.0,
     experts: int = EXPERTS,
     gate_dropout: float = 0.0,
-) -> Callable[[torch.Generator], Ranker]:
+) -> Callable[..., Ranker]:
     """What makes one run of a method from the generator of its initial weights.
 
     Shared-Bottom: embeddings, shared layers of 64, 32 and 32 units, a tower of 16 a task. OMoE and MMoE: the same,
@@ -74,7 +72,8 @@ def build_ranker(
         else partial(MMoE, **mixture),
     }
     shares = method in ("Shared-Bottom", "OMoE", "MMoE")
-    return lambda generator: Ranker(
+    return partial(
+        Ranker,
         num_sparse,
         num_dense,
         vocabulary,
@@ -83,5 +82,4 @@ def build_ranker(
         lower_widths=LOWER_UNITS if shares else (),
         embedding_width=EMBEDDING_WIDTH,
         own_embeddings=not shares,
-        generator=generator,
     )

@@ -76,7 +76,7 @@ def test_the_plain_loops_model_is_the_same_function(
 ) -> None:
     features, log = tables()
     slices, names = feature_slices(features), features.sparse_names
-    ours: Any = build_ranker("MMoE", *shape_of(features))(seeded_generator(0, "initialisation"))
+    ours: Any = build_ranker("MMoE", *shape_of(features))(generator=seeded_generator(0, "initialisation"))
     plain: Any = PlainRanker(names, slices, len(features.dense_names))
     assert count_parameters(plain) == count_parameters(ours)
     with torch.no_grad():
@@ -171,7 +171,7 @@ def served() -> pd.DataFrame:
 def test_serving_has_a_row_a_method_with_its_counts(served: pd.DataFrame) -> None:
     assert served["model"].tolist() == list(METHODS)
     for row in served.itertuples():
-        model = build_ranker(str(row.model), 38, 15, 40_311)(seeded_generator(0, "initialisation"))
+        model = build_ranker(str(row.model), 38, 15, 40_311)(generator=seeded_generator(0, "initialisation"))
         assert row.parameters == count_parameters(model)
         assert row.multiply_adds == count_multiply_adds(model)
         tables = 1 if row.model in ("Shared-Bottom", "OMoE", "MMoE") else 2

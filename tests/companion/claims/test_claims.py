@@ -20,6 +20,7 @@ from companion.claims import (
     comparisons_table,
     synthetic_claims,
 )
+from companion.claims.synthetic import BIN
 from companion.results import histogram_runs, paper_losses, read_paper
 
 MODELS = ("Shared-Bottom-16", "Shared-Bottom", "OMoE", "MMoE")
@@ -119,6 +120,25 @@ def test_gaps_are_compared_with_mmoes() -> None:
     assert omoe.paper == pytest.approx(
         PAPER["OMoE", 0.5] - PAPER["OMoE", 1.0] - PAPER["MMoE", 0.5] + PAPER["MMoE", 1.0]
     )
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_agreement_needs_the_whole_interval_within_a_bin(side: int) -> None:
+    """A gap whose interval reaches over the edge of the bin leaves open whether the two agree."""
+    agreement = claim_3(rows({("MMoE", 1.0): 0.2 + side * BIN}), PAPER).comparisons[2]
+    assert agreement.low < -side * BIN < agreement.high
+    assert max(abs(agreement.low), abs(agreement.high)) < 1.5 * BIN
+    assert not agreement.supports
+
+
+def test_an_estimate_lies_in_its_interval() -> None:
+    Comparison("a", 1.0, 1.0, 1.0, 0.5, True)
+    for low, high in ((1.1, 2.0), (0.0, 0.9), (2.0, 0.0), (np.nan, 2.0)):
+        with pytest.raises(
+            ValueError, match=r"a: estimate 1\.0 .* expected low <= estimate <= high"
+        ) as caught:
+            Comparison("a", 1.0, low, high, 0.5, True)
+        assert "\n" not in str(caught.value)
 
 
 def test_spreads_are_ratios_of_standard_deviations() -> None:

@@ -1,10 +1,12 @@
 """The paper's tables, intervals with the coverage they promise, and tables built from rows."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from companion.checkout import DATA
@@ -56,7 +58,7 @@ def test_a_bootstrap_of_five_runs_would_cover_too_little(monkeypatch: pytest.Mon
 def test_bootstrap_agrees_with_scipys() -> None:
     sample = np.random.default_rng(2).exponential(size=200)
     mean, low, high = mean_interval(sample)
-    reference = stats.bootstrap((sample,), np.mean, method="percentile", rng=np.random.default_rng(0))
+    reference = stats.bootstrap((sample,), np.mean, method="percentile", rng=np.random.default_rng(1))
     assert mean == pytest.approx(sample.mean())
     assert low == pytest.approx(reference.confidence_interval.low, abs=0.01)
     assert high == pytest.approx(reference.confidence_interval.high, abs=0.01)
@@ -118,6 +120,43 @@ def test_paired_intervals_use_the_pairs() -> None:
         (first, second), lambda a, b, axis: (a - b).mean(axis=axis), paired=True, method="percentile"
     ).confidence_interval
     assert (low, high) == pytest.approx((reference.low, reference.high), abs=0.005)
+
+
+def test_few_pairs_have_students_interval_of_their_differences() -> None:
+    random = np.random.default_rng(3)
+    first, second = random.normal(0.5, 1.0, 9), random.normal(0.0, 1.0, 9)
+    found = paired_interval(lambda a, b: (a - b).mean(axis=-1), first, second)
+    assert found == pytest.approx(mean_interval(first - second), rel=1e-10)
+    reference = stats.ttest_rel(first, second).confidence_interval()
+    assert found[1:] == pytest.approx((reference.low, reference.high))
+
+
+@pytest.mark.parametrize(
+    ("statistic", "truth"),
+    [
+        (lambda a, b: (a - b).mean(axis=-1), 1.0),
+        (lambda a, b: 100 * (a.mean(axis=-1) / b.mean(axis=-1) - 1), 20.0),
+    ],
+    ids=["difference", "percent"],
+)
+def test_intervals_of_five_pairs_cover_the_truth_as_often_as_they_say(
+    statistic: Callable[..., NDArray[np.float64]], truth: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bootstrap of five pairs would not."""
+
+    def coverage(experiments: int) -> float:
+        random = np.random.default_rng(7)
+        hits = 0
+        for _ in range(experiments):
+            shared = random.normal(5.0, 0.5, 5)
+            ours, theirs = (shared + mean + random.normal(0, 0.3, 5) for mean in (1.0, 0.0))
+            _, low, high = paired_interval(statistic, ours, theirs)
+            hits += low <= truth <= high
+        return hits / experiments
+
+    assert 0.92 < coverage(1_000) < 0.98
+    monkeypatch.setattr(intervals, "SMALL_SAMPLE", 2)
+    assert coverage(400) < 0.9
 
 
 def test_paired_intervals_refuse_what_has_no_pairs() -> None:

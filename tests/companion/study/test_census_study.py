@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,7 @@ def test_gates_are_measured_as_defined() -> None:
     data = SOURCE.data("income")
     settings = {"experts": 3, "units": 4}
     chosen = Chosen("MMoE", "income", 0.01, 1, settings_text(settings))
-    ensemble = Ensemble(
-        lambda generator: chosen.builder()(data.x_train.shape[1], 2, generator=generator), (0, 1)
-    )
+    ensemble = Ensemble(partial(chosen.builder(), data.x_train.shape[1], 2), (0, 1))
     gates = ensemble.parameters["gates.weight"]  # (R, K n, d)
     gates.zero_()
     use = census.gate_use(ensemble, data)

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor, nn
 
+from companion.extensions import EXTENSIONS, STRENGTHS
 from companion.study.__main__ import main
 from companion.study.cells import Cell
 from companion.study.census import CensusSource
@@ -20,9 +22,8 @@ from companion.study.kuairand import RankingSource
 from companion.study.presets import PRESETS
 from mmoe_lib.metrics import polarisation
 from mmoe_lib.models import count_multiply_adds
-from mmoe_lib.models.extensions.registry import EXTENSIONS, STRENGTHS
 from mmoe_lib.tasks import synthetic as task
-from mmoe_lib.training import binary_cross_entropy, squared_error
+from mmoe_lib.training import Ensemble, binary_cross_entropy, squared_error
 from mmoe_lib.training.losses import weighted
 
 TINY = replace(
@@ -134,6 +135,29 @@ def test_a_unit_cell_tells_losses_in_the_papers_unit(remedy: str, monkeypatch: p
         # Five steps have learned nothing: of both tasks all is left, which would differ 100 times in their units.
         assert bool((rows["loss_2"] / rows["loss_1"]).between(0.5, 2).all())
         pd.testing.assert_frame_equal(rows, units.run(cell))
+
+
+@pytest.mark.parametrize("unit", [1.0, 10.0])
+def test_losses_are_told_in_the_papers_unit_whatever_a_model_was_trained_in(
+    unit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs set by hand: 0.3 for task 1 and, in the trained unit, 0.5 u for task 2."""
+
+    class Constant(nn.Module):
+        def __init__(self, generator: torch.Generator) -> None:
+            super().__init__()
+            self.output = nn.Parameter(torch.tensor([0.3, 0.5 * unit]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.output.expand(*x.shape[:-1], 2)
+
+    monkeypatch.setattr(gates, "TEST_ROWS", 500)
+    choices = units.Choices(0.5, unit, "plain sum", 1.0, 1, 32)
+    found = units._losses(Ensemble(Constant, (0, 1)), choices, (0, 1))
+    labels = torch.cat([y for _, y in gates.fresh_rows(0.5, (0, 1), task.CALIBRATED, torch.device("cpu"))], 1)
+    # mean (c - y)^2,  c = (0.3, 0.5)
+    expected = (labels - torch.tensor([0.3, 0.5])).square().mean(dim=1)
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_rate_with_the_lowest_loss_is_chosen_and_passed_on() -> None:

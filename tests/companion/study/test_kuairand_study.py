@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import r2_score, roc_auc_score
+from torch import Tensor
 
 from companion.study import kuairand, kuairand_references, off_policy
 from companion.study.cells import Cell, NoChoices, run_cells
@@ -30,7 +31,7 @@ from companion.study.policies import tradeoff
 from companion.study.presets import PRESETS
 from companion.study.rankers import METHODS, build_ranker
 from mmoe_lib.models import count_multiply_adds
-from mmoe_lib.tasks.kuairand import load, some_users
+from mmoe_lib.tasks.kuairand import Impressions, RankingData, load, some_users
 
 SOURCE = RankingSource(users=200, simulated=True)
 SMALL = replace(PRESETS["smoke"], kuairand_epochs=3, kuairand_seeds=4, kuairand_chunk=2)
@@ -136,7 +137,9 @@ def test_a_rate_that_is_far_too_high_is_recorded(optimiser: str) -> None:
 def test_networks_of_their_own_have_the_layers_of_shared_bottom() -> None:
     shape = (38, 15, 500)
     generator = torch.Generator().manual_seed(0)
-    cost = {method: count_multiply_adds(build_ranker(method, *shape)(generator)) for method in METHODS}
+    cost = {
+        method: count_multiply_adds(build_ranker(method, *shape)(generator=generator)) for method in METHODS
+    }
     assert cost["Single-Task"] == cost["L2-Constrained"]
     # Two networks compute what one shared bottom does twice; the towers exist twice in both.
     towers = 2 * (32 * 16 + 16)
@@ -256,6 +259,24 @@ def test_candidates_stand_behind_the_shown_one_and_the_estimate_is_of_it() -> No
     assert (found["requests"] > 100).all()
     assert (found["low_engagement_0"] < found["value_engagement_0"]).all()
     assert (found["value_engagement_0"] < found["high_engagement_0"]).all()
+
+
+def test_the_mix_of_the_two_scores_does_not_depend_on_how_high_one_of_them_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Likes are rarer than long views a hundredfold: their score enters relative to its mean."""
+    monkeypatch.setattr(off_policy, "train_rankers", lambda *arguments, **options: (None, None))
+    found = []
+    for scale in (1.0, 2.0**-7):  # a power of two, with which nothing is rounded
+
+        def made_up(ensemble: object, data: RankingData, part: Impressions, scale: float = scale) -> Tensor:
+            scores = torch.rand(1, len(part), 2, generator=torch.Generator().manual_seed(0))
+            return scores * torch.tensor([1.0, scale])
+
+        monkeypatch.setattr(off_policy, "probabilities", made_up)
+        found.append(off_policy.run_off_policy(cell("Shared-Bottom", seeds=(0,)), SOURCE, "cpu"))
+    assert found[0]["value_engagement_0"].item() != found[0]["value_engagement_1"].item()
+    pd.testing.assert_frame_equal(found[0], found[1])
 
 
 def test_only_the_compared_methods_are_replayed_and_with_adam() -> None:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from companion.study.policies import direct_replay, inverse_propensity, tradeoff
+from companion.study.policies import direct_replay, tradeoff
 
 # --- trade-off ---
 
@@ -155,140 +155,6 @@ def test_what_cannot_be_ranked_is_refused() -> None:
             tradeoff(engagement, satisfaction, labels, users, [0.5], top=top)
 
 
-# --- inverse propensity: a log whose true policy value is known ---
-
-# Two kinds of users, four items. The log shows items with GIVEN whatever the user; the policy knows the kind.
-REWARD = np.array([[0.1, 0.2, 0.5, 0.7], [0.6, 0.3, 0.4, 0.1]])
-GIVEN = np.array([0.4, 0.3, 0.2, 0.1])
-POLICY = np.array([[0.0, 0.1, 0.3, 0.6], [0.3, 0.5, 0.2, 0.0]])
-TRUTH = float((POLICY * REWARD).sum(axis=1).mean())  # kinds equally frequent
-
-
-def draw_log(random: np.random.Generator, num_users: int) -> tuple[NDArray[np.int64], ...]:
-    """(user, kind, item, reward) of each impression; a user has one kind and 1 to 9 impressions."""
-    user = np.repeat(np.arange(num_users), random.integers(1, 10, num_users))
-    kind = random.integers(0, 2, num_users)[user]
-    item = random.choice(4, size=len(user), p=GIVEN)
-    reward = (random.random(len(user)) < REWARD[kind, item]).astype(np.int64)
-    return user, kind, item, reward
-
-
-def test_the_estimates_are_unbiased_and_their_intervals_cover_the_truth() -> None:
-    assert pytest.approx((0.59 + 0.41) / 2) == TRUTH  # by hand, a kind of user each
-    random = np.random.default_rng(11)
-    logs = 400
-    values = np.empty((logs, 3))
-    covered = np.empty((logs, 3), dtype=bool)
-    for log in range(logs):
-        user, kind, item, reward = draw_log(random, 400)
-        found = inverse_propensity(
-            POLICY[kind, item], GIVEN[item], reward, user, generator=random, resamples=500
-        )
-        estimates = (found.plain, found.self_normalised, found.mean_weight)
-        for place, (estimate, truth) in enumerate(zip(estimates, (TRUTH, TRUTH, 1.0), strict=True)):
-            values[log, place] = estimate.value
-            covered[log, place] = estimate.low <= truth <= estimate.high
-    errors = values - [TRUTH, TRUTH, 1.0]
-    assert np.abs(errors.mean(axis=0) / (errors.std(axis=0) / np.sqrt(logs))).max() < 3
-    # The standard deviation of a share of 400 logs is 1.1 % at 95 %.
-    assert covered.mean(axis=0) == pytest.approx([0.95] * 3, abs=0.035)
-    assert errors.std(axis=0)[1] < errors.std(axis=0)[0]  # what self-normalising is for
-
-
-def test_a_wrong_propensity_is_biased_and_the_mean_weight_tells() -> None:
-    random = np.random.default_rng(12)
-    user, kind, item, reward = draw_log(random, 5_000)
-    uniform = np.full(len(item), 0.25)
-    # An interval that the truth leaves once in a thousand logs, so that only the propensity can be at fault.
-    right, wrong = (
-        inverse_propensity(POLICY[kind, item], propensity, reward, user, generator=random, confidence=0.999)
-        for propensity in (GIVEN[item], uniform)
-    )
-    for estimate in (right.plain, right.self_normalised):
-        assert estimate.low < TRUTH < estimate.high
-    for estimate in (wrong.plain, wrong.self_normalised):
-        assert not estimate.low < TRUTH < estimate.high
-    assert right.mean_weight.low < 1 < right.mean_weight.high
-    assert not wrong.mean_weight.low < 1 < wrong.mean_weight.high
-    assert wrong.plain.value == pytest.approx(
-        ((POLICY * REWARD * GIVEN / 0.25).sum(axis=1)).mean(), abs=0.02
-    )  # what it is an estimate of
-
-
-def test_the_values_by_hand() -> None:
-    found = inverse_propensity(
-        [1.0, 0.5, 0.0], [0.5, 0.25, 0.25], [1, 0, 1], ["a", "b", "b"], generator=np.random.default_rng(0)
-    )
-    assert found.plain.value == pytest.approx((2 * 1 + 2 * 0 + 0) / 3)
-    assert found.self_normalised.value == pytest.approx(2 / 4)
-    assert found.mean_weight.value == pytest.approx(4 / 3)
-    assert found.effective_impressions == pytest.approx(16 / 8)
-    assert (found.num_impressions, found.num_users) == (3, 2)
-
-
-def test_the_bootstrap_draws_users_not_rows() -> None:
-    """Every row written nine times by its user says nothing new: the interval stays as wide."""
-    random = np.random.default_rng(13)
-    reward = (random.random(400) < 0.3).astype(float)
-    half = np.full(400, 0.5)
-    once = inverse_propensity(half, half, reward, np.arange(400), generator=np.random.default_rng(0))
-    nine = np.repeat(np.arange(400), 9)
-    again = inverse_propensity(half[nine], half[nine], reward[nine], nine, generator=np.random.default_rng(0))
-    assert again.plain == once.plain
-    as_rows = inverse_propensity(
-        half[nine], half[nine], reward[nine], np.arange(3_600), generator=np.random.default_rng(0)
-    )
-    width = once.plain.high - once.plain.low
-    assert width == pytest.approx(2 * 1.96 * np.sqrt(0.3 * 0.7 / 400), rel=0.15)
-    assert as_rows.plain.high - as_rows.plain.low == pytest.approx(width / 3, rel=0.1)
-
-
-def test_the_same_generator_gives_the_same_interval_and_more_confidence_a_wider_one() -> None:
-    user, kind, item, reward = draw_log(np.random.default_rng(1), 100)
-
-    def width(confidence: float) -> float:
-        found = inverse_propensity(
-            POLICY[kind, item],
-            GIVEN[item],
-            reward,
-            user,
-            generator=np.random.default_rng(5),
-            confidence=confidence,
-        )
-        return found.plain.high - found.plain.low
-
-    assert width(0.95) == width(0.95)
-    assert width(0.5) < width(0.95) < width(0.99)
-
-
-@pytest.mark.parametrize("wrong", [0.0, 1.01, -0.5])
-def test_impossible_propensities_are_refused(wrong: float) -> None:
-    with pytest.raises(ValueError, match="expected above 0 and at most 1"):
-        inverse_propensity([1, 1], [0.5, wrong], [0, 1], [0, 1], generator=np.random.default_rng(0))
-
-
-def test_columns_of_a_wrong_kind_are_refused() -> None:
-    generator = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="no match"):
-        inverse_propensity([0, 0], [0.5, 0.5], [0, 1], [0, 1], generator=generator)
-    with pytest.raises(ValueError, match="expected 0 to 1"):
-        inverse_propensity([0, 2], [0.5, 0.5], [0, 1], [0, 1], generator=generator)
-    with pytest.raises(ValueError, match="rewards holds NaN"):
-        inverse_propensity([1, 1], [0.5, 0.5], [0, math.nan], [0, 1], generator=generator)
-    with pytest.raises(ValueError, match="propensity holds NaN"):
-        inverse_propensity([1, 1], [0.5, math.nan], [0, 1], [0, 1], generator=generator)
-    with pytest.raises(ValueError, match="rewards has shape"):
-        inverse_propensity([1, 1], [0.5, 0.5], [0, 1, 1], [0, 1], generator=generator)
-    with pytest.raises(ValueError, match="users has shape"):
-        inverse_propensity([1, 1], [0.5, 0.5], [0, 1], [0], generator=generator)
-    with pytest.raises(ValueError, match="N above 0"):
-        inverse_propensity([], [], [], [], generator=generator)
-    with pytest.raises(ValueError, match="of one user"):
-        inverse_propensity([1, 1], [0.5, 0.5], [0, 1], [3, 3], generator=generator)
-    with pytest.raises(ValueError, match="resamples is 0"):
-        inverse_propensity([1, 1], [0.5, 0.5], [0, 1], [3, 4], generator=generator, resamples=0)
-
-
 # --- direct replay ---
 
 
@@ -332,17 +198,31 @@ def test_the_match_rate_tells_a_log_that_was_not_random() -> None:
     assert unfair.match_rate.high < 0.25
 
 
-def test_replay_agrees_with_inverse_propensity_of_the_same_policy() -> None:
-    """Choosing the top of m equally likely candidates is a policy of probability 0 or 1."""
-    scores, shown, rewards, users = draw_requests(np.random.default_rng(23), 500, 3)
-    replay = direct_replay(scores, shown, rewards, users, generator=np.random.default_rng(0))
-    chosen = scores.argmax(axis=1) == shown
-    weighted = inverse_propensity(
-        chosen, np.full(len(users), 1 / 3), rewards, users, generator=np.random.default_rng(0)
-    )
-    assert replay.value.value == pytest.approx(weighted.self_normalised.value)
-    assert replay.value.low == pytest.approx(weighted.self_normalised.low)
-    assert replay.num_matches == chosen.sum()
+def test_the_bootstrap_draws_users_not_rows() -> None:
+    """Every request written nine times by its user says nothing new: the interval stays as wide."""
+    scores, shown, rewards, _ = draw_requests(np.random.default_rng(13), 400, 2)
+    users, nine = np.arange(len(shown)), np.repeat(np.arange(len(shown)), 9)
+
+    def replay(rows: NDArray[np.int64], users: NDArray[np.int64]) -> tuple[float, float]:
+        generator = np.random.default_rng(0)
+        found = direct_replay(scores[rows], shown[rows], rewards[rows], users, generator=generator).value
+        return found.value, found.high - found.low
+
+    once, again, as_rows = replay(users, users), replay(nine, nine), replay(nine, np.arange(len(nine)))
+    assert again == pytest.approx(once)
+    assert as_rows[1] == pytest.approx(once[1] / 3, rel=0.1)
+
+
+def test_more_confidence_gives_a_wider_interval_and_the_same_generator_the_same_one() -> None:
+    requests = draw_requests(np.random.default_rng(1), 100, 3)
+
+    def width(confidence: float) -> float:
+        generator = np.random.default_rng(5)
+        found = direct_replay(*requests, generator=generator, confidence=confidence).value
+        return found.high - found.low
+
+    assert width(0.95) == width(0.95)
+    assert width(0.5) < width(0.95) < width(0.99)
 
 
 def test_replay_by_hand_with_a_tie() -> None:
@@ -385,3 +265,11 @@ def test_what_cannot_be_replayed_is_refused() -> None:
             direct_replay(np.zeros(shape), [0, 1], [1, 1], [0, 1], generator=generator)
     with pytest.raises(ValueError, match="rewards holds NaN"):
         direct_replay(scores, [0, 1], [1, math.nan], [0, 1], generator=generator)
+    with pytest.raises(ValueError, match="rewards has shape"):
+        direct_replay(scores, [0, 1], [1, 1, 0], [0, 1], generator=generator)
+    with pytest.raises(ValueError, match="users has shape"):
+        direct_replay(scores, [0, 1], [1, 1], [0], generator=generator)
+    with pytest.raises(ValueError, match="of one user"):
+        direct_replay(scores, [0, 1], [1, 1], [3, 3], generator=generator)
+    with pytest.raises(ValueError, match="resamples is 0"):
+        direct_replay(scores, [0, 1], [1, 1], [0, 1], generator=generator, resamples=0)

@@ -1,6 +1,7 @@
 """The synthetic study: its grid, what a cell measures, how a learning rate is chosen, and the command."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def test_glorot_scales_each_expert_and_gate_as_a_layer_of_its_own() -> None:
         assert float(parameters[name].abs().max()) <= limit
     assert float(parameters["experts.first.bias"].abs().max()) == 0
     default = Ensemble(synthetic.build("MMoE", 100, "torch"), (5,)).parameters
-    plain = Ensemble(lambda g: paper_model("MMoE")(100, 2, generator=g), (5,)).parameters
+    plain = Ensemble(partial(paper_model("MMoE"), 100, 2), (5,)).parameters
     assert all(torch.equal(default[name], plain[name]) for name in plain)
 
 

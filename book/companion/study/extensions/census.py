@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from companion.extensions import EXTENSIONS, extension, noise_columns
 from companion.study.cells import Cell
 from companion.study.census import BATCH_SIZE, SCORES, CensusSource, score
 from companion.study.extensions.gates import has_gates
 from companion.study.presets import Preset
 from companion.study.synthetic import TUNING_SEED
 from mmoe_lib.metrics import GATE_MEASURES, polarisation
-from mmoe_lib.models.extensions.registry import EXTENSIONS, extension, noise_columns
 from mmoe_lib.models.layers import ModelBuilder
 from mmoe_lib.tasks.census import CensusData
 from mmoe_lib.training import (
@@ -138,7 +139,7 @@ def train_on(
         DivergedError: If every run's loss is no longer finite.
     """
     inputs, tasks = data.x_train.shape[1], data.y_train.shape[1]
-    ensemble = Ensemble(lambda generator: model(inputs, tasks, generator=generator), seeds, device=device)
+    ensemble = Ensemble(partial(model, inputs, tasks), seeds, device=device)
     x, y = data.x_train.to(ensemble.device), data.y_train.to(ensemble.device)
     steps = (batches[1] if batches else len(x)) // batch_size
     settings = TrainingSettings(

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from companion.extensions import extension
 from companion.study.cells import Cell, chunks
 from companion.study.extensions.gates import CORRELATION, fresh_rows
 from companion.study.extensions.rare_labels import BALANCERS, FIXED, PLAIN
 from companion.study.presets import Preset
-from mmoe_lib.models.extensions.registry import extension
 from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import DivergedError, Ensemble, TrainingSettings, squared_error, train
 from mmoe_lib.training.losses import weighted
@@ -91,9 +92,7 @@ def run(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame
     choices = cell.choices
     constants = task.CALIBRATED
     build = extension(cell.model).build
-    ensemble = Ensemble(
-        lambda generator: build(constants.num_inputs, 2, generator=generator), cell.seeds, device=device
-    )
+    ensemble = Ensemble(partial(build, constants.num_inputs, 2), cell.seeds, device=device)
     pool = task.InputPool.draw(device=ensemble.device)
     batches = task.stream(
         choices.task_correlation,
