@@ -1,6 +1,6 @@
 # Two commands: `make book` and `make test`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help book test outputs status environment clean
+.PHONY: help book test gpu outputs status environment clean
 
 # python3.11 if it works here, else any python3 from 3.10 on; `make PYTHON=...` chooses another.
 PYTHON = $(shell for name in python3.11 python3; do \
@@ -14,11 +14,13 @@ export PYTHONNOUSERSITE := 1
 help: ## list the targets
 	@echo "make book     run the chapters and build the pages; prints what to open"
 	@echo "              PRESET=smoke|laptop|paper    how much is run (default smoke)"
-	@echo "              DEVICE=auto|cpu|cuda         where (default auto: cuda when torch sees it)"
+	@echo "              DEVICE=auto|cpu|cuda         where (default auto: each cell takes the faster one)"
 	@echo "              CENSUS_DATA=auto|real|simulated   (default auto: real when they can be had)"
 	@echo "              KUAIRAND_DATA=auto|real|simulated (the same)"
 	@echo "              MMOE_DATA=/folder            where the real files lie, if they are not to be downloaded"
 	@echo "make test     ruff, mypy, and pytest over tests/ and every notebook"
+	@echo "make gpu      for who has a GPU for MINUTES (default 30): tests, benchmark, studies and chapters on it;"
+	@echo "              with PYTHON's own torch, nothing is downloaded; goes on where it stopped"
 	@echo "make outputs  run the chapters with their own parameters and store the outputs in them"
 	@echo "make status   time every chapter, on an idle machine, for the status page; PRESET, DEVICE ... as above"
 	@echo "make clean    remove what was computed; .venv and data/cache stay"
@@ -32,6 +34,9 @@ test: environment ## lint, types, tests, notebooks
 	@$(RUN) -m mypy
 	@$(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 \
 		-n $(TEST_PROCESSES) --maxprocesses 4 --dist loadfile
+
+gpu: ## what wants a GPU, with the Python whose torch sees it
+	@$(PYTHON) -m _scripts.gpu --minutes $(or $(MINUTES),30)
 
 outputs: environment ## refresh stored outputs
 	@$(RUN) -m _scripts.outputs

@@ -30,7 +30,7 @@ ENVIRONMENT = {
     "KUAIRAND_DATA": "simulated",
 }
 COLAB = ("colab", "# written by `make outputs`")
-PARAMETERS = ("parameters", 'preset = "smoke"  # or more\ndevice = "cpu"')
+PARAMETERS = ("parameters", 'preset = "smoke"  # or more\ndevice = "auto"')
 
 
 def make_book(root: Path, cells: Sequence[tuple[str, str]] = ()) -> Book:
@@ -136,11 +136,12 @@ def test_unknown_setting_is_one_line_and_leaves_the_pages_alone(
 
 def test_defaults_take_what_the_machine_has() -> None:
     both = read_settings({}, has_cuda=lambda: True, has_data=lambda name: True)
-    assert both == Settings("smoke", "cuda", "real", "real")
+    assert both == Settings("smoke", "auto", "real", "real")
     one = read_settings({}, has_cuda=lambda: True, has_data=lambda name: name == "kuairand_data")
-    assert one == Settings("smoke", "cuda", "simulated", "real")
+    assert one == Settings("smoke", "auto", "simulated", "real")
     neither = read_settings({"PRESET": ""}, has_cuda=lambda: False, has_data=lambda name: False)
-    assert neither == Settings("smoke", "cpu", "simulated", "simulated")
+    assert neither == Settings("smoke", "auto", "simulated", "simulated")
+    assert not neither.may_take_gpu
     unasked = read_settings({"DEVICE": "cpu"}, has_data=lambda name: pytest.fail("looked"), asked=())
     assert unasked.census_data == unasked.kuairand_data == "simulated"
 

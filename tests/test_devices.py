@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from companion.extensions import EXTENSIONS, noise_columns
+from companion.study.presets import PRESETS
 from mmoe_lib.frames import FitSettings, MultiTaskModel
 from mmoe_lib.models import (
     CrossStitch,
@@ -21,12 +23,11 @@ from mmoe_lib.models import (
     TensorFactorization,
 )
 from mmoe_lib.models.extensions import CGC
-from mmoe_lib.models.extensions.registry import EXTENSIONS, noise_columns
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import Ensemble, TrainingSettings, binary_cross_entropy, epochs, train
 from mmoe_lib.training.balancing import Balancer, GradientSurgery, GradNorm, UncertaintyWeighting
 from mmoe_lib.training.batches import with_noise
-from mmoe_lib.training.devices import DeviceMemoryError
+from mmoe_lib.training.devices import DeviceMemoryError, faster_device
 
 # No model may fall back to plain steps unnoticed.
 pytestmark = pytest.mark.filterwarnings("error:.*training step failed:UserWarning")
@@ -164,3 +165,34 @@ def test_a_gpu_that_is_full_says_so(gpu: str) -> None:
             Ensemble(partial(MMoE, 100, 2, 8, (16,)), range(200), device=gpu)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+# --- which device "auto" is ----------------------------------------------------------------------------
+
+
+def test_auto_takes_a_gpu_only_where_there_is_much_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def chosen(runs: int, batch_size: int, steps: int) -> str:
+        return faster_device("auto", runs=runs, batch_size=batch_size, steps=steps).type
+
+    assert chosen(200, 32, 60_000) == "cuda"  # a cell of the paper preset
+    assert chosen(200, 64, 10_000) == "cuda"
+    assert chosen(1, 32, 1_000_000) == "cpu"  # a single run is slower on a GPU, however long
+    assert chosen(1, 4096, 60_000) == "cuda"  # unless its batches are large
+    smoke = PRESETS["smoke"]
+    assert chosen(smoke.synthetic_runs, smoke.synthetic_batch_size, smoke.synthetic_steps) == "cpu"
+    assert chosen(smoke.extension_runs, smoke.synthetic_batch_size, smoke.extension_steps) == "cpu"
+    # the estimates cross where they are equal: rows / 600,000 = 15 + steps x 1.5 ms
+    assert chosen(100, 32, 3_905) == "cpu"
+    assert chosen(100, 32, 3_920) == "cuda"
+
+
+def test_without_a_gpu_auto_is_the_cpu_and_a_name_is_taken_at_its_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert faster_device("auto", runs=200, batch_size=64, steps=10**6).type == "cpu"
+    assert faster_device("cpu", runs=200, batch_size=64, steps=10**6).type == "cpu"
+    with pytest.raises(ValueError, match="device is 'cuda:99', expected one that this machine has"):
+        faster_device("cuda:99", runs=1, batch_size=1, steps=1)

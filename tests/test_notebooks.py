@@ -37,7 +37,7 @@ SOLUTION = re.compile(r"<details>\s*<summary>Solution</summary>\s*\n\n(.+?)\n\n<
 
 PARAMETERS = {
     "preset": "smoke",
-    "device": "cpu",
+    "device": "auto",
     "census_data": "simulated",
     "kuairand_data": "simulated",
 }

@@ -64,7 +64,7 @@ def test_times_every_chapter_and_keeps_what_ran_when_one_fails(tmp_path: Path) -
     assert 0 < found["seconds"] < 120
     assert found["torch_version"]
     assert found["pandas_version"] == pd.__version__
-    assert str(found["command"]).startswith("make status PRESET=laptop DEVICE=cpu CENSUS_DATA=simulated")
+    assert str(found["command"]).startswith("make status PRESET=laptop DEVICE=auto CENSUS_DATA=simulated")
     assert (book.source / "01_a.ipynb").read_bytes() == stored
 
 

@@ -82,7 +82,7 @@ def execute_chapters(book: Book, settings: Settings) -> None:
         run.target.unlink(missing_ok=True)
         _sum_file(run.target).unlink(missing_ok=True)
     # Chapters that share a GPU would compete for its memory.
-    workers = 1 if settings.device.startswith("cuda") else os.cpu_count() or 1
+    workers = 1 if settings.may_take_gpu else os.cpu_count() or 1
     failures = []
     print(f"running {', '.join(run.chapter.name for run in runs)} ...", flush=True)
     for run, seconds, error in run_all(runs, workers, book.build / "kernels.log"):

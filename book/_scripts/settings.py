@@ -20,19 +20,26 @@ class Settings:
 
     Attributes:
         preset: name of the table of counts in `companion.study.presets`.
-        device: where torch computes, such as "cpu" or "cuda".
+        device: where torch computes: "cpu", "cuda", or "auto", by which each cell takes the faster one.
         census_data: "real" or "simulated".
         kuairand_data: the same.
     """
 
     preset: str = "smoke"
-    device: str = "cpu"
+    device: str = "auto"
     census_data: str = "simulated"
     kuairand_data: str = "simulated"
 
     def parameters(self) -> dict[str, str]:
         """Values by the names of the chapters' parameters."""
         return asdict(self)
+
+    @property
+    def may_take_gpu(self) -> bool:
+        """Whether chapters may train on a GPU; with "auto" none is worth it for the smoke preset."""
+        if self.device == "auto":
+            return self.preset != "smoke" and _torch_sees_cuda()
+        return self.device != "cpu"
 
     @property
     def seconds_a_cell(self) -> int | None:
@@ -94,9 +101,7 @@ def _preset(name: str) -> str:
 
 
 def _device(name: str, has_cuda: Callable[[], bool]) -> str:
-    if name == "auto":
-        return "cuda" if has_cuda() else "cpu"
-    if name == "cpu":
+    if name in ("auto", "cpu"):
         return name
     if re.fullmatch(r"cuda(:\d+)?", name):
         if has_cuda():

@@ -159,7 +159,7 @@ def _origin(chapter: Path, settings: Settings) -> dict[str, str]:
     from companion.study.origin import Origin
 
     typed = " ".join(f"{name.upper()}={value}" for name, value in settings.parameters().items())
-    device = torch.device(settings.device)
+    device = torch.device("cuda" if settings.may_take_gpu else "cpu")
     return Origin.now(f"make status {typed}", settings.preset, device, data_used(chapter, settings)).columns()
 
 

@@ -13,6 +13,7 @@ MOVED = {
     "mmoe_lib.ranking_benchmark": ("companion.benchmarks", "ranking"),
     "mmoe_lib.serving_benchmark": ("companion.benchmarks", "serving"),
     "mmoe_lib.streaming_benchmark": ("companion.benchmarks", "streaming"),
+    "mmoe_lib.gpu_benchmark": ("companion.benchmarks", "gpu"),
 }
 """Earlier names, with a first argument where it decided, and what to type now: a module and its first arguments."""
 

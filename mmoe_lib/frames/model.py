@@ -22,25 +22,37 @@ from mmoe_lib.files import write_whole
 from mmoe_lib.frames.encoder import FrameEncoder, check_columns
 from mmoe_lib.frames.targets import MixedLoss, OwnUnits, Target, complete_numbers, labels_of
 from mmoe_lib.models import PAPER_SIZES, CrossStitch, L2Constrained, TensorFactorization
-from mmoe_lib.models.extensions.registry import EXTENSIONS
+from mmoe_lib.models.extensions import (
+    CGC,
+    PLE,
+    AttentionMMoE,
+    DSelectKMMoE,
+    TopKMMoE,
+    TransformerMMoE,
+)
 from mmoe_lib.models.layers import ModelBuilder
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import Ensemble, History, TrainingSettings, epochs, train
-from mmoe_lib.training.devices import checked_device
+from mmoe_lib.training.devices import checked_device, faster_device
 
 _NETWORKS: dict[str, Any] = {"bottom_widths": (113,), "tower_widths": (8,)}
+_EXPERTS: dict[str, Any] = {"expert_widths": (16,), "tower_widths": (8,)}
+_MIXTURE: dict[str, Any] = {**_EXPERTS, "num_experts": 8}
+_LAYERED: dict[str, Any] = {**_EXPERTS, "shared_experts": 4, "task_experts": 2}
 
 MODELS: dict[str, partial[Any]] = {
     **{name: PAPER_SIZES[name] for name in ("MMoE", "OMoE", "Shared-Bottom", "Single-Task")},
     "Cross-Stitch": partial(CrossStitch, **_NETWORKS),
     "L2-Constrained": partial(L2Constrained, **_NETWORKS, alpha=1e-3),
     "Tensor-Factorization": partial(TensorFactorization, **_NETWORKS),
-    **{
-        name: EXTENSIONS[name].build
-        for name in ("Attention gates", "Transformer over experts", "Top-2 gates", "DSelect-2", "CGC", "PLE")
-    },
+    "Attention gates": partial(AttentionMMoE, **_MIXTURE),
+    "Transformer over experts": partial(TransformerMMoE, **_MIXTURE),
+    "Top-2 gates": partial(TopKMMoE, **_MIXTURE, k=2),
+    "DSelect-2": partial(DSelectKMMoE, **_MIXTURE, k=2, entropy=0.01),
+    "CGC": partial(CGC, **_LAYERED),
+    "PLE": partial(PLE, **_LAYERED, levels=2),
 }
-"""Models by name, with the sizes of section 5.1; the ranks of Tensor-Factorization have to be given."""
+"""Models by name, with the sizes of section 5.1, those of layers with eight experts for two tasks; the ranks of Tensor-Factorization have to be given."""
 
 _FORMAT = "mmoe_lib frame model, version 1"
 
@@ -56,7 +68,7 @@ class FitSettings:
         patience: Epochs in which the validation loss does not fall before a run stops; None never stops early.
         runs: Models with initial weights of their own, trained as one computation; predictions are their means.
         seed: Of the first run, the next ones count up from it; also of the validation rows and the order of rows.
-        device: "cpu", "cuda", or "auto", which takes a GPU when there is one.
+        device: "cpu", "cuda", or "auto", which takes a GPU where it is likely to be faster (`faster_device`).
         compile: Compile the training step: worth its half minute where training takes many.
 
     Raises:
@@ -164,15 +176,18 @@ class MultiTaskModel:
         fitted = tuple(Target.fit(rows, name) for name in targets)
         chosen, builder, sizes = _chosen(model, sizes or {})
         seeds = range(settings.seed, settings.seed + settings.runs)
-        ensemble = _ensemble(builder, sizes, encoder, fitted, seeds, settings.device)
+        batch_size = min(settings.batch_size, len(rows))
+        steps = len(rows) // batch_size  # of an epoch
+        device = faster_device(
+            settings.device, runs=settings.runs, batch_size=batch_size, steps=settings.epochs * steps
+        )
+        ensemble = _ensemble(builder, sizes, encoder, fitted, seeds, device)
 
         def on_device(frame: pd.DataFrame) -> tuple[Tensor, Tensor]:
             return encoder.encode(frame).to(ensemble.device), labels_of(fitted, frame).to(ensemble.device)
 
         x, y = on_device(rows)
         loss = MixedLoss(fitted, ensemble.device)
-        batch_size = min(settings.batch_size, len(x))
-        steps = len(x) // batch_size  # of an epoch
         training = TrainingSettings(
             steps=settings.epochs * steps,
             learning_rate=settings.learning_rate,

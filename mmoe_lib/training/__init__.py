@@ -1,6 +1,7 @@
 """Many runs of one model as one computation: the ensemble, optimisers, losses, minibatches and the loop."""
 
 from mmoe_lib.training.batches import epochs
+from mmoe_lib.training.devices import faster_device
 from mmoe_lib.training.ensemble import Ensemble
 from mmoe_lib.training.history import DivergedError, History
 from mmoe_lib.training.loop import TrainingSettings, train
@@ -16,6 +17,7 @@ __all__ = [
     "TrainingSettings",
     "binary_cross_entropy",
     "epochs",
+    "faster_device",
     "squared_error",
     "train",
 ]

@@ -11,14 +11,13 @@ import pytest
 import torch
 from generated_census import Generated, official_text, release_of
 
+from companion.census_labels import label_correlation, label_rates
 from mmoe_lib.tasks import census, download
 from mmoe_lib.tasks.census import (
     GROUPS,
     CensusTables,
     available,
     encode,
-    label_correlation,
-    label_rates,
     load,
 )
 from mmoe_lib.tasks.census import files as census_files

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from pandas.util import hash_pandas_object
 
+from companion.census_labels import label_correlation, label_rates
 from companion.study.census_counts import count
-from mmoe_lib.tasks.census import CensusTables, label_correlation, label_rates, load
+from mmoe_lib.tasks.census import CensusTables, load
 from mmoe_lib.tasks.census import simulated as census_simulated
 from mmoe_lib.tasks.census.columns import COLUMNS, CONTINUOUS, COUNTS, MONEY, NOMINAL, categories
 

@@ -11,10 +11,12 @@ import pytest
 import torch
 from scipy import integrate, stats
 
+from companion import synthetic_labels
 from companion.study.calibration import calibrate, implied_signal_variance, largest_deviation
+from companion.synthetic_labels import PLE
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.tasks import synthetic
-from mmoe_lib.tasks.synthetic import CALIBRATED, PLE, Constants
+from mmoe_lib.tasks.synthetic import CALIBRATED, Constants
 
 PAPER = pd.read_csv(Path(__file__).parents[2] / "data" / "paper" / "figure2_label_correlation.csv")
 LINEAR = Constants("linear", c=1.3, alpha=(), beta=())
@@ -51,7 +53,7 @@ def test_noise_variance_is_a_hundredth() -> None:
 
 @pytest.mark.parametrize("constants", [CALIBRATED, PLE])
 def test_hermite_coefficients_agree_with_quadrature(constants: Constants) -> None:
-    coefficients = synthetic.hermite_coefficients(constants)
+    coefficients = synthetic_labels.hermite_coefficients(constants)
     for k in (0, 1, 2, 3, 7, 12):
         hermite = np.polynomial.hermite_e.HermiteE.basis(k)
 
@@ -84,33 +86,33 @@ def _covariance_without_series(p: float, constants: Constants) -> float:
 @pytest.mark.parametrize("p", [-1.0, -0.6, 0.0, 0.3, 0.9, 1.0])
 def test_closed_form_agrees_with_the_form_without_series(p: float, constants: Constants) -> None:
     variance = _covariance_without_series(1.0, constants)
-    assert synthetic.signal_variance(constants) == pytest.approx(variance, rel=1e-10)
+    assert synthetic_labels.signal_variance(constants) == pytest.approx(variance, rel=1e-10)
     expected = _covariance_without_series(p, constants) / (variance + constants.noise_variance)
-    assert synthetic.label_correlation(p, constants) == pytest.approx(expected, abs=1e-10)
+    assert synthetic_labels.label_correlation(p, constants) == pytest.approx(expected, abs=1e-10)
 
 
 def test_linear_labels_correlate_by_p_but_for_the_noise() -> None:
     for p in (-0.5, 0.2, 1.0):
         expected = p * 1.3**2 / (1.3**2 + 0.01)
-        assert synthetic.label_correlation(p, LINEAR) == pytest.approx(expected, rel=1e-12)
+        assert synthetic_labels.label_correlation(p, LINEAR) == pytest.approx(expected, rel=1e-12)
 
 
 def test_closed_form_reproduces_figure_2() -> None:
-    ours = [synthetic.label_correlation(p) for p in PAPER["weight_cosine"]]
+    ours = [synthetic_labels.label_correlation(p) for p in PAPER["weight_cosine"]]
     assert np.abs(np.array(ours) - PAPER["label_correlation_mean"]).max() < 0.003
 
 
 def test_sampling_agrees_with_the_closed_form_and_its_spread_with_the_paper() -> None:
     row = PAPER[PAPER["weight_cosine"] == 0.8].iloc[0]
-    sample = synthetic.sample_label_correlations(0.8, trials=40, points=10_000, seed=5)
+    sample = synthetic_labels.sample_label_correlations(0.8, trials=40, points=10_000, seed=5)
     error = float(sample.std()) / math.sqrt(len(sample))
-    assert abs(float(sample.mean()) - synthetic.label_correlation(0.8)) < 4 * error
+    assert abs(float(sample.mean()) - synthetic_labels.label_correlation(0.8)) < 4 * error
     # The same constants in every trial: redrawing alpha and beta would spread far wider.
     assert 0.6 < 2 * float(sample.std()) / row["two_standard_deviations"] < 1.6
 
 
 def test_label_correlation_rises_with_the_cosine() -> None:
-    values = [synthetic.label_correlation(p) for p in np.linspace(0, 1, 101)]
+    values = [synthetic_labels.label_correlation(p) for p in np.linspace(0, 1, 101)]
     assert np.all(np.diff(values) > 0)
 
 
@@ -148,7 +150,7 @@ def test_runs_have_directions_of_their_own() -> None:
 @pytest.mark.parametrize("p", [1.0001, -1.5, math.nan, math.inf])
 def test_a_correlation_outside_its_range_is_refused(p: float) -> None:
     with pytest.raises(ValueError, match=r"expected -1 <= p <= 1"):
-        synthetic.label_correlation(p)
+        synthetic_labels.label_correlation(p)
     with pytest.raises(ValueError, match=r"expected -1 <= p <= 1"):
         synthetic.stream(p, [0], 4)
 
@@ -225,17 +227,17 @@ FIGURE_2 = dict(zip(PAPER["weight_cosine"], PAPER["label_correlation_mean"], str
 
 @pytest.mark.parametrize("name", ["calibrated", "m = 5", "m = 6", "odd"])
 def test_every_calibration_meets_figure_2(name: str) -> None:
-    assert largest_deviation(synthetic.CONSTANTS[name], FIGURE_2) < 0.002
+    assert largest_deviation(synthetic_labels.CONSTANTS[name], FIGURE_2) < 0.002
 
 
 def test_constants_of_another_kind_do_not_meet_it() -> None:
-    assert largest_deviation(synthetic.PLE, FIGURE_2) > 0.3
+    assert largest_deviation(PLE, FIGURE_2) > 0.3
 
 
 def test_signal_variance_follows_from_the_correlation_at_one() -> None:
-    for constants in (synthetic.CALIBRATED, synthetic.ODD, synthetic.PLE):
-        at_one = synthetic.label_correlation(1.0, constants)
-        assert implied_signal_variance(at_one) == pytest.approx(synthetic.signal_variance(constants))
+    for constants in (synthetic.CALIBRATED, synthetic_labels.ODD, PLE):
+        at_one = synthetic_labels.label_correlation(1.0, constants)
+        assert implied_signal_variance(at_one) == pytest.approx(synthetic_labels.signal_variance(constants))
     assert implied_signal_variance(FIGURE_2[1.0]) == pytest.approx(2.85, abs=0.01)
     with pytest.raises(ValueError, match="expected more than 0 and less than 1"):
         implied_signal_variance(1.0)
@@ -247,8 +249,8 @@ def test_four_sines_meet_figure_2_and_two_cannot() -> None:
     assert largest_deviation(calibrate(FIGURE_2, 2, starts=4), FIGURE_2) > 0.004
     assert calibrate(FIGURE_2, 2, starts=2, seed=3) == calibrate(FIGURE_2, 2, starts=2, seed=3)
     # the search found them, and the closed form agrees with sampling
-    sampled = synthetic.sample_label_correlations(0.9, trials=20, constants=four)
-    assert float(sampled.mean()) == pytest.approx(synthetic.label_correlation(0.9, four), abs=0.012)
+    sampled = synthetic_labels.sample_label_correlations(0.9, trials=20, constants=four)
+    assert float(sampled.mean()) == pytest.approx(synthetic_labels.label_correlation(0.9, four), abs=0.012)
     with pytest.raises(ValueError, match="m is 0 and starts 10"):
         calibrate(FIGURE_2, 0)
 
@@ -257,9 +259,9 @@ def test_the_linear_share_is_fixed_but_c_is_not() -> None:
     """All calibrations share h_1^2 / V, the slope of figure 2 at 0, while c^2 / V differs by a factor of four."""
     shares, lengths = [], []
     for name in ("calibrated", "m = 5", "m = 6", "odd"):
-        constants = synthetic.CONSTANTS[name]
-        variance = synthetic.signal_variance(constants)
-        shares.append(float(synthetic.hermite_coefficients(constants)[1] ** 2) / variance)
+        constants = synthetic_labels.CONSTANTS[name]
+        variance = synthetic_labels.signal_variance(constants)
+        shares.append(float(synthetic_labels.hermite_coefficients(constants)[1] ** 2) / variance)
         lengths.append(constants.c**2 / variance)
     assert max(shares) - min(shares) < 0.01
     assert max(lengths) / min(lengths) > 3
@@ -292,7 +294,7 @@ def test_a_stream_of_many_tasks_has_their_label_correlation() -> None:
     x, y = next(batches)
     assert x.shape == (1, 40_000, 100)
     assert y.shape == (1, 40_000, 5)
-    expected = synthetic.label_correlation(0.5)
+    expected = synthetic_labels.label_correlation(0.5)
     found = torch.corrcoef(y[0].T)
     torch.testing.assert_close(
         found, expected + (1 - expected) * torch.eye(5), atol=0.03, rtol=0, check_dtype=False
@@ -335,3 +337,18 @@ def test_drawn_minibatches_of_a_run_do_not_depend_on_its_stack(runs: int, device
         (x, y), (x_alone, y_alone) = next(stream), next(alone)
         assert torch.equal(x[:1], x_alone)
         torch.testing.assert_close(y[:1], y_alone, rtol=1e-5, atol=1e-5)
+
+
+def test_the_noise_of_drawn_labels_is_none_of_the_inputs(device: str) -> None:
+    weights = torch.zeros(
+        2, 2, 100, device=device, dtype=torch.float64
+    )  # so that a label is noise and a constant
+    constants = replace(CALIBRATED, noise_variance=0.25)
+    stream = synthetic.DrawnStream(weights, [3, 4], 1000, constants)
+    x, y = next(stream)
+    noise = y - y.mean(dim=1, keepdim=True)
+    assert float(noise.var()) == pytest.approx(0.25, rel=0.1)
+    drawn, labels = x[0].flatten(), noise[0].flatten()
+    # The first numbers of both are counted alike; if they were one stream, they would be the same numbers.
+    correlation = torch.corrcoef(torch.stack([drawn[: len(labels) // 4], labels[: len(labels) // 4]]))[0, 1]
+    assert abs(float(correlation)) < 5 / (len(labels) // 4) ** 0.5

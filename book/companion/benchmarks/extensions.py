@@ -18,9 +18,9 @@ from torch import Tensor
 
 from companion.benchmarks.measure import Benchmark, Settings, Work, interleaved, measure_apart
 from companion.benchmarks.random_people import CENSUS_INPUTS, random_people
+from companion.extensions import EXTENSIONS, noise_columns
 from companion.study.extensions.rare_labels import BALANCERS, PLAIN, REMEDIES
 from mmoe_lib.models import count_multiply_adds, count_parameters
-from mmoe_lib.models.extensions.registry import EXTENSIONS, noise_columns
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import Adam, Ensemble, binary_cross_entropy
 from mmoe_lib.training.step import BalancedStep, Step

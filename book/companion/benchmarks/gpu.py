@@ -3,8 +3,8 @@
 Training of section 5.1's MMoE on synthetic data with Adam, in float32 without TF32, steps of a single run a second.
 "whole" is what a long study does: minibatches from a pool and the compiled step, its kernels measured first, in graphs;
 "fresh" draws its inputs instead; "step" repeats one minibatch; "feed" draws minibatches only; "not tuned" and "not
-compiled" do less before they start. Every contender is a process of its own, one after another: kernels that are
-measured while another process uses the card are chosen badly (629,000 steps a second instead of 1,207,000, seen).
+compiled" do less before they start. Every contender is a process of its own, one after another: when four compiled side
+by side, so that kernels were measured while others used the card, the first shape reached half of what it had before.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mmoe_lib.progress import progress_bar
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.tasks.synthetic import InputPool, make_labels, stream, task_weights
 from mmoe_lib.training import Adam, Ensemble, TrainingSettings, squared_error, train
-from mmoe_lib.training.advance import advance_of
+from mmoe_lib.training.advance import LANES, advance_of
 from mmoe_lib.training.batches import Drawn
 from mmoe_lib.training.step import Step
 
@@ -42,6 +42,7 @@ SHAPES = ((200, 32), (200, 64), (200, 256), (1000, 64))
 MORE_SHAPES = ((20, 32), (4000, 64))
 SHORT = ((8, 1_500), (24, 15_000), (200, 5_000))
 """Runs and steps of trainings that may not be worth a GPU: whole, with all that comes before the first step."""
+TRAINED = ("whole", "fresh", "step", "not tuned", "not compiled")
 _BLOCK = 100
 """Steps between two looks at the clock."""
 
@@ -303,6 +304,8 @@ def measure(chosen: Sequence[tuple[str, int, int, str]], settings: Settings, min
             continue
         found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
         named = {"steps": size} if kind == "short" else {"batch": size}
+        if kind in TRAINED:
+            named["lanes"] = LANES
         rows.append({"kind": kind, "runs": runs, **named, "where": where, **found})
     columns = [
         "kind",
@@ -310,6 +313,7 @@ def measure(chosen: Sequence[tuple[str, int, int, str]], settings: Settings, min
         "batch",
         "steps",
         "where",
+        "lanes",
         "per_second",
         "lowest",
         "highest",

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from companion.synthetic_labels import label_correlation
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.tasks.synthetic import Constants, label_correlation
+from mmoe_lib.tasks.synthetic import Constants
 
 _FASTEST = 9.0
 """Largest alpha c that is searched: a sine that turns this fast within a standard deviation is noise to a network,

@@ -9,7 +9,7 @@ import torch
 
 from companion.study.cells import Cell
 from companion.study.presets import Preset
-from mmoe_lib.tasks.synthetic import sample_label_correlations
+from companion.synthetic_labels import sample_label_correlations
 
 COSINES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
 """The points that the paper's figure 2 shows."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from companion.study.cells import Cell
 from companion.study.initialisers import INITIALISERS
 from companion.study.presets import Preset
+from companion.synthetic_labels import CONSTANTS
 from mmoe_lib.metrics import gate_use
 from mmoe_lib.models import paper_model
 from mmoe_lib.seeds import seeded_generator
@@ -60,7 +61,7 @@ class Choices:
         task_correlation: p.
         steps: Minibatches.
         batch_size: Rows of each.
-        constants: A name of `mmoe_lib.tasks.synthetic.CONSTANTS`.
+        constants: A name of `companion.synthetic_labels.CONSTANTS`.
         inputs: "pool": read from a long row of numbers drawn once; "fresh": drawn for every batch.
         initialiser: A name of `companion.study.initialisers.INITIALISERS`.
     """
@@ -206,7 +207,7 @@ def _pool(device: torch.device) -> task.InputPool:
 def alike(cell: Cell[Choices]) -> tuple[object, ...]:
     """What the cells of one stack have in common: they differ in numbers a run only (p, constants, rate, seed)."""
     choices = cell.choices
-    width = task.CONSTANTS[choices.constants].num_inputs
+    width = CONSTANTS[choices.constants].num_inputs
     return cell.model, choices.steps, choices.batch_size, choices.inputs, choices.initialiser, width
 
 
@@ -224,7 +225,7 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Minibatches of all runs of a stack; those of one cell are drawn as if there were no stacks."""
     correlations = [cell.choices.task_correlation for cell in cells for _ in cell.seeds]
-    constants = [task.CONSTANTS[cell.choices.constants] for cell in cells for _ in cell.seeds]
+    constants = [CONSTANTS[cell.choices.constants] for cell in cells for _ in cell.seeds]
     same = len(cells) == 1
     return task.stream(
         correlations[0] if same else correlations,
@@ -247,7 +248,7 @@ def train_stack(
 ) -> tuple[Ensemble, History]:
     """Train the runs of `alike` cells together; a run that diverges is recorded and the others go on."""
     choices, model, seeds = cells[0].choices, cells[0].model, _seeds(cells)
-    width = task.CONSTANTS[choices.constants].num_inputs
+    width = CONSTANTS[choices.constants].num_inputs
     ensemble = Ensemble(build(model, width, choices.initialiser), seeds, device=device)
     pool = _pool(ensemble.device) if choices.inputs == "pool" else None
     batches = _batches(cells, choices.batch_size, ensemble.device, purpose="training", pool=pool)
@@ -372,7 +373,7 @@ def learned_label(ensemble: Ensemble, cells: Sequence[Cell[Choices]]) -> tuple[T
     shares, errors = [], []
     for run, (cell, seed) in enumerate((one, seed) for one in cells for seed in one.seeds):
         choices = cell.choices
-        constants = task.CONSTANTS[choices.constants]
+        constants = CONSTANTS[choices.constants]
         weights = task.task_weights(choices.task_correlation, seeded_generator(seed, "directions"), constants)
         x = torch.randn(2 * TEST_ROWS, constants.num_inputs, generator=seeded_generator(seed, "parts"))
         z = x.double() @ weights[0]  # (rows,)
@@ -400,7 +401,7 @@ def run_parts_of_stack(
 
     Columns: sine_1 .. sine_m, the coefficients; error_1 .. error_24, the errors by place.
     """
-    sines = len(task.CONSTANTS[cells[0].choices.constants].alpha)
+    sines = len(CONSTANTS[cells[0].choices.constants].alpha)
     names = [f"sine_{i + 1}" for i in range(sines)] + [f"error_{i + 1}" for i in range(BINS)]
     try:
         ensemble, history = train_stack(cells, device, progress=False)

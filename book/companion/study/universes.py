@@ -1,7 +1,7 @@
 """Universes: draws of what the paper leaves open, beginning with the two nearest to its figures.
 
 The constants of the label are not published. Among the sets that meet figure 2 a search found two in which trained
-models come nearest to figure 5 (`NEAREST_40` and `NEAREST_10` of `mmoe_lib.tasks.synthetic`). Here they are trained
+models come nearest to figure 5 (`NEAREST_40` and `NEAREST_10` of `companion.synthetic_labels`). Here they are trained
 again with runs of this project's own, the paper's number of them, beside separate networks and a Shared-Bottom of two
 layers.
 """

@@ -1,7 +1,4 @@
-"""What came after the paper: other gates, gates regularised in training, and layers of experts; as modules for one run.
-
-`registry` has all of them by name at the size of the paper's synthetic MMoE.
-"""
+"""What came after the paper: other gates, gates regularised in training, and layers of experts; as modules for one run."""
 
 import mmoe_lib.models.extensions.costs  # noqa: F401 - so that `count_multiply_adds` knows these models
 from mmoe_lib.models.extensions.attention_gates import AttentionMMoE

@@ -5,8 +5,6 @@ from mmoe_lib.tasks.census.encoding import (
     CensusData,
     CensusTables,
     encode,
-    label_correlation,
-    label_rates,
     load,
 )
 from mmoe_lib.tasks.census.files import available
@@ -17,7 +15,5 @@ __all__ = [
     "CensusTables",
     "available",
     "encode",
-    "label_correlation",
-    "label_rates",
     "load",
 ]

@@ -20,7 +20,6 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -33,7 +32,6 @@ from mmoe_lib.tasks.census.columns import (
     CONTINUOUS,
     COUNTS,
     GROUPS,
-    LABELS,
     MONEY,
     NEVER_INPUTS,
     NOMINAL,
@@ -47,8 +45,6 @@ INPUTS = tuple(column for column in COLUMNS if column not in NEVER_INPUTS)
 """The 38 columns that a model sees."""
 
 UNKNOWN = "(unknown)"
-
-Part = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
@@ -153,8 +149,8 @@ def load(
     train, test, sums = read(find_or_download(path, cache=cache, release=release), cache=cache)
     source = f"{release.title}, {len(train):,} + {len(test):,} rows, sums checked"
     if train_rows is not None or test_rows is not None:
-        train = _some_rows(train, train_rows, np.random.default_rng([seed, 0]))
-        test = _some_rows(test, test_rows, np.random.default_rng([seed, 1]))
+        train = some_rows(train, train_rows, np.random.default_rng([seed, 0]))
+        test = some_rows(test, test_rows, np.random.default_rng([seed, 1]))
         source += f"; of these {len(train):,} + {len(test):,} drawn with seed {seed}"
     return CensusTables(train, test, simulated=False, source=source, sha256=sums)
 
@@ -196,42 +192,6 @@ def encode(tables: CensusTables, group: str | Group, *, split_seed: int = 0) -> 
     )
 
 
-def label_rates(tables: CensusTables) -> pd.DataFrame:
-    """The share of positive answers to each label: a row a label, the columns train and test."""
-    return pd.DataFrame(
-        {
-            part: {label.name: float(_answers(table, label).mean()) for label in LABELS}
-            for part, table in (("train", tables.train), ("test", tables.test))
-        }
-    )
-
-
-def label_correlation(
-    tables: CensusTables, group: str | Group, *, rows: int | None = None, seed: int = 0, part: Part = "train"
-) -> float:
-    """The absolute Pearson correlation of a group's two labels, the paper's measure of relatedness.
-
-    Args:
-        tables: from `load`.
-        group: which two labels.
-        rows: over so many random rows (the paper: 10,000); None for all.
-        seed: draws these rows.
-        part: of which table.
-
-    Raises:
-        ValueError: an unknown group, more rows than there are, or a label that is the same for all rows.
-    """
-    group = group_of(group)
-    table = _some_rows(tables.train if part == "train" else tables.test, rows, np.random.default_rng(seed))
-    main, auxiliary = _answers(table, group.main), _answers(table, group.auxiliary)
-    for label, answers in ((group.main, main), (group.auxiliary, auxiliary)):
-        if answers.all() or not answers.any():
-            raise ValueError(
-                f"'{label.name}' is the same for all {len(table):,} rows: no correlation, take more rows"
-            )
-    return float(abs(np.corrcoef(main, auxiliary)[0, 1]))
-
-
 def group_of(group: str | Group) -> Group:
     """The group of that name, or the group itself.
 
@@ -251,7 +211,12 @@ def halves_of(rows: int, split_seed: int) -> tuple[NDArray[np.int64], NDArray[np
     return order[: rows // 2], order[rows // 2 :]
 
 
-def _some_rows(table: pd.DataFrame, rows: int | None, generator: np.random.Generator) -> pd.DataFrame:
+def some_rows(table: pd.DataFrame, rows: int | None, generator: np.random.Generator) -> pd.DataFrame:
+    """So many random rows of a table, in their order; all of them for None.
+
+    Raises:
+        ValueError: there are not so many rows.
+    """
     if rows is None:
         return table
     if not 0 < rows <= len(table):
@@ -260,8 +225,12 @@ def _some_rows(table: pd.DataFrame, rows: int | None, generator: np.random.Gener
     return table.iloc[chosen].reset_index(drop=True)
 
 
-def _answers(table: pd.DataFrame, label: Label) -> NDArray[np.float64]:
-    """1 where the label is positive, else 0."""
+def answers_to(table: pd.DataFrame, label: Label) -> NDArray[np.float64]:
+    """1 where the label is positive, else 0.
+
+    Raises:
+        ValueError: the label asks for a value that its column never holds.
+    """
     # A value that is misspelt, or has a blank too many, would silently give a label that is never true.
     strange = label.positive.difference(table[label.column].cat.categories)
     if strange:
@@ -272,7 +241,7 @@ def _answers(table: pd.DataFrame, label: Label) -> NDArray[np.float64]:
 
 
 def _labels(table: pd.DataFrame, group: Group) -> torch.Tensor:
-    columns = [_answers(table, label) for label in (group.main, group.auxiliary)]
+    columns = [answers_to(table, label) for label in (group.main, group.auxiliary)]
     return torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
 
 

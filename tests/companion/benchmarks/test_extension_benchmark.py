@@ -10,9 +10,9 @@ from companion.benchmarks import extensions as extension_benchmark
 from companion.benchmarks.extensions import BATCH_SIZE, RUNS, SERVED_ROWS, measure, show
 from companion.benchmarks.measure import Settings
 from companion.benchmarks.random_people import CENSUS_INPUTS
+from companion.extensions import EXTENSIONS
 from companion.study.extensions.rare_labels import BALANCERS
 from mmoe_lib.models import count_multiply_adds, count_parameters
-from mmoe_lib.models.extensions.registry import EXTENSIONS
 
 SLOW = np.array([1.0, 10.0, 2.0])
 """How slow the machine is in each of three rounds."""

@@ -21,7 +21,7 @@ from companion import results
 from companion.figures import interactive
 from companion.figures.interactive import Interactive
 from companion.figures.interactive import fragment as fragments
-from mmoe_lib.tasks.synthetic import label_correlation
+from companion.synthetic_labels import label_correlation
 
 ROOM = Path(fragments.__file__).parent
 NAMES = ("slide-p", "census-person", "census-runs")

@@ -7,8 +7,9 @@ import pytest
 import torch
 from generated_census import Generated
 
+from companion.census_labels import label_correlation
 from companion.study.census_variants import AS_IN_THE_STUDY, VARIANTS, encode_variant, misaligned_columns
-from mmoe_lib.tasks.census import GROUPS, CensusData, CensusTables, encode, label_correlation, load
+from mmoe_lib.tasks.census import GROUPS, CensusData, CensusTables, encode, load
 from mmoe_lib.tasks.census.columns import COLUMNS, CONTINUOUS, EDUCATION, MARITAL, MONEY, Group, categories
 from mmoe_lib.tasks.census.encoding import INPUTS
 

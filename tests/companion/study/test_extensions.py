@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from companion.extensions import EXTENSIONS, STRENGTHS
 from companion.study.__main__ import main
 from companion.study.cells import Cell
 from companion.study.census import CensusSource
@@ -21,7 +22,6 @@ from companion.study.kuairand import RankingSource
 from companion.study.presets import PRESETS
 from mmoe_lib.metrics import polarisation
 from mmoe_lib.models import count_multiply_adds
-from mmoe_lib.models.extensions.registry import EXTENSIONS, STRENGTHS
 from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import Ensemble, binary_cross_entropy, squared_error
 from mmoe_lib.training.losses import weighted

@@ -6,7 +6,7 @@ from companion.results import read_paper, read_results
 from companion.study.cells import Cell
 from companion.study.label_correlation import COSINES, Choices, label_cells, run_labels
 from companion.study.presets import PRESETS
-from mmoe_lib.tasks.synthetic import label_correlation
+from companion.synthetic_labels import label_correlation
 
 
 def test_a_cell_is_a_point_of_the_papers_figure_and_a_seed_a_trial() -> None:

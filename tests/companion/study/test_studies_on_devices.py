@@ -95,3 +95,16 @@ def test_a_cell_of_the_kuairand_study_runs(device: str) -> None:
     )
     answers = kuairand.probabilities(ensemble, data, data.test)
     assert bool(((answers > 0) & (answers < 1)).all())
+
+
+def test_auto_leaves_the_smoke_preset_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """There is said to be a GPU, which is none: whoever takes it ends with an error."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    asked = ["universes", "--status", "--results", str(tmp_path), "--preset"]
+    assert main([*asked, "smoke"]) == 0
+    assert "universes_nearest_40.csv: 0 of" in capsys.readouterr().out
+    if not torch.cuda.device_count():
+        assert main([*asked, "laptop"]) == 1
+        assert "device is 'cuda', expected one that this machine has" in capsys.readouterr().err

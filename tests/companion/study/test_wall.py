@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
+from companion.extensions import EXTENSIONS
 from companion.study import kuairand
 from companion.study.cells import Cell
 from companion.study.census import CensusSource
@@ -25,7 +26,6 @@ from companion.study.extensions.rare_labels import Sources
 from companion.study.kuairand import RankingSource, chosen_settings, tuning_cells
 from companion.study.presets import PRESETS
 from companion.study.tuning import Pair, best_settings, tune
-from mmoe_lib.models.extensions.registry import EXTENSIONS
 from mmoe_lib.tasks.census import CensusData
 from mmoe_lib.tasks.kuairand import RankingData
 
@@ -183,7 +183,7 @@ def trials_of(cells: Sequence[Cell[Any]], name: str, poison: str) -> tuple[pd.Da
     """A made-up trial a run, whose test half says what validation says, and the same with that spoiled."""
     rows = pd.DataFrame(
         [
-            {"model": cell.model, "learning_rate": cell.learning_rate, **cell.facts, "seed": seed}
+            {"model": cell.model, "learning_rate": cell.learning_rate, **asdict(cell.choices), "seed": seed}
             for cell in cells
             for seed in cell.seeds
         ]

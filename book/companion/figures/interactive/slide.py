@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from companion.figures.interactive.fragment import Interactive, colour_name, fragment
 from companion.figures.style import COLOURS, LINES, MARKERS, WIDTH, finish, theme
 from companion.results import expert_use, loss_curves, summarise
-from mmoe_lib.tasks.synthetic import label_correlation
+from companion.synthetic_labels import label_correlation
 
 MODELS = ("Shared-Bottom", "OMoE", "MMoE")
 DASHES = {"Shared-Bottom": "7 3", "OMoE": "2 2", "MMoE": "none"}

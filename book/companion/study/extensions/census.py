@@ -11,13 +11,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from companion.extensions import EXTENSIONS, extension, noise_columns
 from companion.study.cells import Cell
 from companion.study.census import BATCH_SIZE, SCORES, CensusSource, score
 from companion.study.extensions.gates import has_gates
 from companion.study.presets import Preset
 from companion.study.synthetic import TUNING_SEED
 from mmoe_lib.metrics import GATE_MEASURES, polarisation
-from mmoe_lib.models.extensions.registry import EXTENSIONS, extension, noise_columns
 from mmoe_lib.models.layers import ModelBuilder
 from mmoe_lib.tasks.census import CensusData
 from mmoe_lib.training import (

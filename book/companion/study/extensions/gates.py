@@ -12,11 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from companion.extensions import EXTENSIONS, extension, noise_columns
 from companion.study.cells import Cell, chunks
 from companion.study.presets import Preset
 from companion.study.synthetic import COMPILE_STEPS, DEFAULT_RATE, TEST_ROWS, TUNING_SEED
+from companion.synthetic_labels import CONSTANTS
 from mmoe_lib.metrics import GATE_MEASURES, polarisation
-from mmoe_lib.models.extensions.registry import EXTENSIONS, extension, noise_columns
 from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, squared_error, train
 from mmoe_lib.training.batches import with_noise
@@ -46,7 +47,7 @@ class Choices:
         num_tasks: K.
         steps: Minibatches.
         batch_size: Rows of each.
-        constants: A name of `mmoe_lib.tasks.synthetic.CONSTANTS`.
+        constants: A name of `companion.synthetic_labels.CONSTANTS`.
     """
 
     task_correlation: float
@@ -134,7 +135,7 @@ def train_cell(
 ) -> tuple[Ensemble, History]:
     """Train the runs of one cell together; a run that diverges is recorded and the others go on."""
     choices = cell.choices
-    constants = task.CONSTANTS[choices.constants]
+    constants = CONSTANTS[choices.constants]
     build = extension(cell.model).build
     ensemble = Ensemble(
         partial(build, constants.num_inputs, choices.num_tasks),
@@ -215,7 +216,7 @@ def fresh_rows(
 def _measure(ensemble: Ensemble, cell: Cell[Choices]) -> tuple[Tensor, dict[str, Tensor]]:
     """Test losses (R, K), and the measures of the gates."""
     choices = cell.choices
-    parts = fresh_rows(_correlations(choices), cell.seeds, task.CONSTANTS[choices.constants], ensemble.device)
+    parts = fresh_rows(_correlations(choices), cell.seeds, CONSTANTS[choices.constants], ensemble.device)
     losses, weights = torch.zeros(len(ensemble), choices.num_tasks), []
     for x, y in parts:
         losses += (ensemble.predict(x) - y).square().mean(dim=1).cpu() / len(parts)

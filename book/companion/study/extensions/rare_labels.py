@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from companion.extensions import EXTENSIONS
 from companion.study.cells import Cell, chunks
 from companion.study.census import BATCH_SIZE, CensusSource
 from companion.study.census import score as census_score
@@ -26,7 +27,6 @@ from companion.study.rankers import build_ranker
 from companion.study.synthetic import TUNING_SEED
 from mmoe_lib.metrics import auc
 from mmoe_lib.models import Ranker
-from mmoe_lib.models.extensions.registry import EXTENSIONS
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.tasks.kuairand import RankingData
 from mmoe_lib.training import Adam, DivergedError, Ensemble, TrainingSettings, binary_cross_entropy, train

@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from companion.extensions import extension
 from companion.study.cells import Cell, chunks
 from companion.study.extensions.gates import CORRELATION, fresh_rows
 from companion.study.extensions.rare_labels import BALANCERS, FIXED, PLAIN
 from companion.study.presets import Preset
-from mmoe_lib.models.extensions.registry import extension
 from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import DivergedError, Ensemble, TrainingSettings, squared_error, train
 from mmoe_lib.training.losses import weighted

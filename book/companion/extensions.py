@@ -7,22 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mmoe_lib.models.extensions import (
-    CGC,
-    PLE,
-    AttentionMMoE,
-    DSelectKMMoE,
-    GateDropoutMMoE,
-    RegularisedMMoE,
-    TopKMMoE,
-    TransformerMMoE,
-)
-from mmoe_lib.models.mixture import MMoE
-from mmoe_lib.models.sizes import PAPER_SIZES
+from mmoe_lib.frames import MODELS
+from mmoe_lib.models import MMoE
+from mmoe_lib.models.extensions import GateDropoutMMoE, RegularisedMMoE
 
 EXPERTS, UNITS, TOWERS = 8, 16, (8,)
-SHARED_EXPERTS, OWN_EXPERTS = 4, 2
-"""Of CGC and of each level of PLE: with two tasks eight experts in all."""
 DROPOUT = 0.1
 """Share of gate weights dropped, as in Zhao et al. (RecSys 2019)."""
 STRENGTHS = (0.01, 0.1)
@@ -51,12 +40,6 @@ class Extension:
 
 
 _mixture: dict[str, Any] = {"num_experts": EXPERTS, "expert_widths": (UNITS,), "tower_widths": TOWERS}
-_layered: dict[str, Any] = {
-    "shared_experts": SHARED_EXPERTS,
-    "task_experts": OWN_EXPERTS,
-    "expert_widths": (UNITS,),
-    "tower_widths": TOWERS,
-}
 _deeper: dict[str, Any] = {**_mixture, "expert_widths": (UNITS, UNITS)}
 _OURS = "a common regulariser, not in the paper"
 
@@ -78,26 +61,22 @@ def _regularised() -> dict[str, Extension]:
 
 EXTENSIONS: Mapping[str, Extension] = {
     **{
-        name: Extension("baseline", PAPER_SIZES[name], "MMoE paper")
+        name: Extension("baseline", MODELS[name], "MMoE paper")
         for name in ("Single-Task", "Shared-Bottom", "OMoE", "MMoE")
     },
-    "Attention gates": Extension(
-        "gates", partial(AttentionMMoE, **_mixture), "Vaswani et al. (2017), as a gate"
-    ),
+    "Attention gates": Extension("gates", MODELS["Attention gates"], "Vaswani et al. (2017), as a gate"),
     "Transformer over experts": Extension(
-        "gates", partial(TransformerMMoE, **_mixture), "Vaswani et al. (2017), over experts"
+        "gates", MODELS["Transformer over experts"], "Vaswani et al. (2017), over experts"
     ),
-    "Top-2 gates": Extension("gates", partial(TopKMMoE, **_mixture, k=2), "Shazeer et al. (2017)"),
-    "DSelect-2": Extension(
-        "gates", partial(DSelectKMMoE, **_mixture, k=2, entropy=0.01), "Hazimeh et al. (2021)"
-    ),
+    "Top-2 gates": Extension("gates", MODELS["Top-2 gates"], "Shazeer et al. (2017)"),
+    "DSelect-2": Extension("gates", MODELS["DSelect-2"], "Hazimeh et al. (2021)"),
     "Gate dropout": Extension(
         "gates", partial(GateDropoutMMoE, **_mixture, dropout=DROPOUT), "Zhao et al. (2019)"
     ),
     **_regularised(),
     "Deeper MMoE": Extension("control", partial(MMoE, **_deeper), "MMoE paper, experts of two layers"),
-    "CGC": Extension("layers", partial(CGC, **_layered), "Tang et al. (2020)"),
-    "PLE": Extension("layers", partial(PLE, **_layered, levels=2), "Tang et al. (2020)"),
+    "CGC": Extension("layers", MODELS["CGC"], "Tang et al. (2020)"),
+    "PLE": Extension("layers", MODELS["PLE"], "Tang et al. (2020)"),
 }
 """By name, in the order of the tables."""
 
