@@ -183,7 +183,7 @@ def trials_of(cells: Sequence[Cell[Any]], name: str, poison: str) -> tuple[pd.Da
     """A made-up trial a run, whose test half says what validation says, and the same with that spoiled."""
     rows = pd.DataFrame(
         [
-            {"model": cell.model, "learning_rate": cell.learning_rate, **asdict(cell.choices), "seed": seed}
+            {"model": cell.model, "learning_rate": cell.learning_rate, **cell.facts, "seed": seed}
             for cell in cells
             for seed in cell.seeds
         ]
