@@ -23,11 +23,11 @@ KEY = ["model", "setting", "learning_rate", "seed", "preset"]
 """The columns that tell one run from another."""
 
 
-C = TypeVar("C", covariant=True)
+CellChoices = TypeVar("CellChoices", covariant=True)
 
 
 @dataclass(frozen=True)
-class Cell(Generic[C]):
+class Cell(Generic[CellChoices]):
     """Runs that are trained together, as one ensemble.
 
     Attributes:
@@ -44,7 +44,7 @@ class Cell(Generic[C]):
     setting: str
     learning_rate: float
     seeds: tuple[int, ...]
-    choices: C
+    choices: CellChoices
     search: bool = False
 
     @property
@@ -127,7 +127,7 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.index}/{self.number}"
 
-    def of(self, cells: Sequence[Cell[C]]) -> list[Cell[C]]:
+    def of(self, cells: Sequence[Cell[CellChoices]]) -> list[Cell[CellChoices]]:
         """Its share of some cells."""
         return list(cells[self.index - 1 :: self.number])
 
@@ -152,8 +152,8 @@ class CellsFailedError(RuntimeError):
 
 
 def run_cells(
-    cells: Sequence[Cell[C]],
-    run: Callable[[Cell[C]], pd.DataFrame],
+    cells: Sequence[Cell[CellChoices]],
+    run: Callable[[Cell[CellChoices]], pd.DataFrame],
     path: Path,
     origin: Origin,
     *,
@@ -281,8 +281,8 @@ def _trained(
 
 
 def waiting_cells(
-    cells: Sequence[Cell[C]], rows: pd.DataFrame, preset: str, file: str = "the file"
-) -> list[Cell[C]]:
+    cells: Sequence[Cell[CellChoices]], rows: pd.DataFrame, preset: str, file: str = "the file"
+) -> list[Cell[CellChoices]]:
     """The cells of which a run is missing in these rows of a results file.
 
     Raises:
