@@ -37,12 +37,13 @@ def merge(studies: Mapping[str, Study], folders: Sequence[Path], target: Path) -
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder}, expected one with results: see its name")
     plans = [Plan(study, preset, target) for study in studies.values() for preset in PRESETS.values()]
-    names = list(dict.fromkeys(part.file for plan in plans for part in plan.parts))
+    named = dict.fromkeys(part.file for plan in plans for part in plan.parts)
+    names = [name for name in named if any((folder / name).exists() for folder in folders)]
     merged = {name: _joined(name, [target, *folders]) for name in names}
     check_writable(target)
     for plan in plans:
         for part in plan.parts:
-            rows = merged[part.file]
+            rows = merged.get(part.file, pd.DataFrame())
             new = rows[rows["preset"] == plan.preset.name] if len(rows) else rows
             if new.empty:
                 continue

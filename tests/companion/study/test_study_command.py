@@ -151,6 +151,10 @@ def test_contradictions_are_refused_and_nothing_is_written(
     rows = read_rows(slide / "synthetic_slide.csv")
     append_rows(other / "synthetic_slide.csv", rows.assign(commit="def", device="some GPU"))
     assert merge(STUDIES, [slide, other], target) == {"synthetic_tuning.csv": 27, "synthetic_slide.csv": 33}
+    # Files that no folder has stay as they are, to the byte: rows of an earlier version are not written anew.
+    (target / "synthetic_labels.csv").write_text("left,alone\n1,2\n")
+    merge(STUDIES, [slide], target)
+    assert (target / "synthetic_labels.csv").read_text() == "left,alone\n1,2\n"
     assert set(read_rows(target / "synthetic_slide.csv")["commit"]) == {"abc"}  # the first has it
 
     wrong = rows.assign(loss_1=rows["loss_1"] + (rows.index == 5))
