@@ -208,9 +208,8 @@ class Graphed:
         self.take = _Lane.one_step if options is None else _compiled(_Lane.one_step, options)
         self.compiles = options is not None
         self.warmed_up, self.works = 0, True
-        self.found: tuple[Tensor, Tensor] | None = (
-            None  # of one step of a lane: the shapes of a graph's results
-        )
+        # What one step of a lane gives: the shapes of a graph's results.
+        self.found: tuple[Tensor, Tensor] | None = None
         self.graphs: dict[int, tuple[Callable[[], None], list[tuple[Tensor, Tensor]]]] = {}
 
     def __call__(self, first: int, count: int) -> tuple[Tensor, Tensor]:
@@ -254,22 +253,26 @@ class Graphed:
         return torch.cat([losses for losses, _ in results], dim=1), results[0][1].clone()
 
     def _warm_up(self, first: int) -> tuple[Tensor, Tensor]:
+        found = [self._taken(lane) for lane in self.lanes]
+        self.warmed_up += 1
+        if self.drawn is not None:
+            self.drawn.position += 1
+        self.found = found[0]
+        return _of_one_step(found)
+
+    def _taken(self, lane: _Lane) -> tuple[Tensor, Tensor]:
+        """One step of a lane, before there is a graph."""
         from torch._dynamo.exc import TorchDynamoException  # takes a second to load, so only here
 
         try:
-            found = [self.take(lane) for lane in self.lanes]
+            return self.take(lane)
         except TorchDynamoException as error:
             # The first call compiles before anything has run, so the step can still be taken, and captured, plainly.
             if self.warmed_up or not self.compiles:
                 raise
             self._warn("compiling", error)
             self.take, self.compiles = _Lane.one_step, False
-            found = [self.take(lane) for lane in self.lanes]
-        self.warmed_up += 1
-        if self.drawn is not None:
-            self.drawn.position += 1
-        self.found = found[0]
-        return _of_one_step(found)
+            return self.take(lane)
 
     def _captured(self, steps: int) -> bool:
         """Whether there is now a graph of so many steps."""

@@ -231,6 +231,35 @@ def test_a_compilation_that_fails_ends_in_one_warning_and_steps_that_are_capture
     assert stand_in.captured == 2
 
 
+def test_where_only_a_later_lane_fails_to_compile_no_lane_takes_a_step_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    def second_fails(function: Callable[[object], object], _: object) -> Callable[[object], object]:
+        calls: list[object] = []
+
+        def compiled(lane: object) -> object:
+            calls.append(lane)
+            if len(calls) == 2:
+                raise BackendCompilerFailed(lambda: None, RuntimeError("no ptxas"), [])  # type: ignore[arg-type]
+            return function(lane)
+
+        return compiled
+
+    monkeypatch.setattr(module, "_compiled", second_fails)
+    plain, graphed = _ensemble(), _ensemble()
+    stand_in = StandIn(_step(graphed))
+    advance = stand_in.graphed = Graphed(stand_in.step, _drawn(), options={}, capture=stand_in, lanes=3)
+    with pytest.warns(UserWarning, match="compiling the training step failed"):
+        losses, _ = advance(1, 2)
+    by_hand = _step(plain)
+    expected = torch.stack(
+        [by_hand(*batch, step)[0] for step, batch in enumerate(islice(_drawn(), 2), start=1)]
+    )
+    torch.testing.assert_close(losses, expected, rtol=1e-12, atol=0)
+
+
 def test_a_drawn_stream_goes_on_where_the_graphs_left_it() -> None:
     drawn = _drawn()
     advance, _ = _graphed(_ensemble(), drawn)
