@@ -36,6 +36,7 @@ LAYERS = (
         "companion.checkout",
         "companion.programs",
         "companion.census_labels",
+        "companion.controls",
         "companion.extensions",
         "companion.synthetic_labels",
     ),

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.tasks.synthetic import CALIBRATED, Constants, check_correlation, make_labels, task_weights
+from mmoe_lib.tasks.synthetic import (
+    CALIBRATED,
+    NEAREST_10,
+    NEAREST_40,
+    Constants,
+    check_correlation,
+    make_labels,
+    task_weights,
+)
 
 
 def ple_constants(seed: int = 0) -> Constants:
@@ -37,48 +45,6 @@ SIX_SINES = Constants(
     beta=(4.324, 3.582, 5.191, 2.196, 0.011, 1.487),
 )
 ODD = Constants("odd", c=0.905, alpha=(2.018, 3.980, 6.473, 8.745), beta=(math.pi,) * 4)
-# The two of 400 sets, found by search among labels that meet figure 2 and their neighbours, in which trainings come
-# nearest to the paper's figure 5. They were chosen by that figure: the authors' constants are not thereby known.
-NEAREST_40 = Constants(
-    "nearest-40",
-    c=0.4627690198281011,
-    alpha=(
-        1.1563918211969604,
-        4.941347872634492,
-        5.947389014282205,
-        10.42286765428468,
-        12.863591384717436,
-        17.931609843685173,
-    ),
-    beta=(
-        1.6899090336905604,
-        1.0312457655178002,
-        5.644930219014775,
-        2.5631224848013607,
-        1.2679702790300245,
-        3.925318622716241,
-    ),
-)
-NEAREST_10 = Constants(
-    "nearest-10",
-    c=0.31943949027432084,
-    alpha=(
-        1.7243456464394793,
-        7.645910033185721,
-        8.969139035339149,
-        15.3692153345995,
-        18.850229011136985,
-        26.500680081381578,
-    ),
-    beta=(
-        1.2584382559717096,
-        0.9353767259362024,
-        5.59320370914616,
-        2.6768451040592236,
-        1.3183221256859612,
-        4.4043810551656675,
-    ),
-)
 PLE = ple_constants()
 CONSTANTS = {
     constants.name: constants

@@ -1,7 +1,7 @@
 """The synthetic pair of regression tasks of section 3.2.
 
 Source: Ma et al. (KDD 2018), section 3.2. The constants c, m, alpha and beta are not published;
-`CALIBRATED` reproduces the paper's figure 2.
+`CALIBRATED`, `NEAREST_40` and `NEAREST_10` reproduce the paper's figure 2, the last two nearly its figure 5.
 """
 
 from __future__ import annotations
@@ -68,6 +68,53 @@ class Constants:
 
 
 CALIBRATED = Constants("calibrated", c=0.568, alpha=(3.627, 6.449, 10.700, 13.654), beta=(math.pi / 2,) * 4)
+"""Meets figure 2; of the many sets that do, chosen for convenience: all phases are pi/2."""
+
+# Found by search, and by the very figures that they meet: of 320 sets that meet figure 2, and 80 neighbours of the
+# best four, the two in which trained networks come nearest to the paper's figure 5. Seeds that took no part in the
+# search confirm it (chapter 3). The authors' own constants are not thereby known.
+NEAREST_40 = Constants(
+    "nearest-40",
+    c=0.4627690198281011,
+    alpha=(
+        1.1563918211969604,
+        4.941347872634492,
+        5.947389014282205,
+        10.42286765428468,
+        12.863591384717436,
+        17.931609843685173,
+    ),
+    beta=(
+        1.6899090336905604,
+        1.0312457655178002,
+        5.644930219014775,
+        2.5631224848013607,
+        1.2679702790300245,
+        3.925318622716241,
+    ),
+)
+"""Nearest to figure 5 after 117,000 steps of 64 rows; figure 3 is met after 36,000."""
+NEAREST_10 = Constants(
+    "nearest-10",
+    c=0.31943949027432084,
+    alpha=(
+        1.7243456464394793,
+        7.645910033185721,
+        8.969139035339149,
+        15.3692153345995,
+        18.850229011136985,
+        26.500680081381578,
+    ),
+    beta=(
+        1.2584382559717096,
+        0.9353767259362024,
+        5.59320370914616,
+        2.6768451040592236,
+        1.3183221256859612,
+        4.4043810551656675,
+    ),
+)
+"""The next: nearest after 144,000 steps."""
 
 
 def check_correlation(p: float) -> None:

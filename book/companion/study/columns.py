@@ -45,6 +45,7 @@ TEXTS = frozenset(
         *("commit", "command", "device", "torch_version", "data", "device_model"),
         *("constants", "inputs", "initialiser", "group", "settings", "variant"),
         *("optimiser", "data_set", "remedy", "state"),
+        *("design", "kind", "own_initialiser"),
     }
 )
 """Columns of text; all others are numbers."""
@@ -59,7 +60,13 @@ _RULES: tuple[tuple[str, Numbers], ...] = (
     ("alpha|unit|weight|start", Numbers(0, required=True)),
     ("diverged_step|train_rows|positives|best_epoch|requests|experts_used", Numbers(0, whole=True)),
     ("chunk", Numbers(1, whole=True)),
-    ("seconds|.+_se|(loss|curve|second_curve|error)_.+", Numbers(0)),
+    (
+        "noise_variance|own_rate|c|slowest|fastest|roughness|signal_variance|off_figure_2",
+        Numbers(0, required=True),
+    ),
+    ("universe|own_batch_size|sines|(slow|middle|fast)_sines", _COUNT),
+    ("linear_share|even_share", Numbers(0, 1, required=True)),
+    ("seconds|.+_se|(loss|averaged|curve|second_curve|error)_.+", Numbers(0)),
     (r".+_auc(_\d+)?|auc_\d+|(value|low|high|top|shown)_(engagement|satisfaction)(_\d+)?", Numbers(0, 1)),
     (r".+_r2(_\d+)?", Numbers(high=1)),
     (r"gate_(\d+_\d+|distance|largest|entropy(_\d+)?)|conflict_\d+", _SHARE),

@@ -49,10 +49,12 @@ class Stacked:
     Attributes:
         alike: What cells of one stack have in common.
         run: Called as run(cells, device=device); gives the rows of each.
+        cpu_runs: Runs of a stack on a CPU; 0 where each cell is run alone there.
     """
 
     alike: Callable[[Cell[Any]], Hashable]
     run: Callable[..., list[pd.DataFrame]]
+    cpu_runs: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Part:
         file: Its name.
         cells: Its cells, from the rows of `after` (of one preset), or from an empty table.
         run: Called as run(cell, device=device); gives the rows of one cell. It can be pickled.
-        stacked: The same for several cells together, used on a GPU; None for a part that has no such way.
+        stacked: The same for several cells together, for a GPU; None for a part that has no such way.
         data: What its cells are trained on, for the origin of its rows: sums of the files.
         after: The part that must be done first.
         unit: What a row is.
@@ -349,6 +351,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _stacks(part: Part, device: torch.device, most_runs: int) -> Stacks | None:
-    if part.stacked is None or device.type != "cuda":
+    if part.stacked is None:
         return None
-    return Stacks(part.stacked.alike, partial(part.stacked.run, device=device), most_runs)
+    most = most_runs if device.type == "cuda" else part.stacked.cpu_runs
+    return Stacks(part.stacked.alike, partial(part.stacked.run, device=device), most) if most else None

@@ -24,6 +24,16 @@ class Preset:
         synthetic_slide_steps: Minibatches of each of them.
         nearest_runs: Runs a model and correlation in the universes nearest to the paper's figures.
         nearest_steps: Minibatches of each of them.
+        control_runs: Runs of every control of the mixture, and of separate networks.
+        noise_runs: Runs of each setting with noisier labels.
+        noise_steps: Minibatches of each of them.
+        varied_runs: Runs of each setting where one choice of the nearest universe is changed.
+        universes: Labels that meet figure 2, each with choices of its own.
+        other_universes: Labels that do not, a third each of three kinds.
+        universe_runs: Runs a model and correlation in each of them.
+        universe_steps: Minibatches of each of them.
+        long_universes: Universes in which runs are trained on.
+        long_steps: Minibatches of each of those.
         census_trials: Settings of a method that are tried on a group of tasks in tuning.
         census_tuning_runs: Runs of each, trained together.
         census_tuning_epochs: Passes over the training rows at most.
@@ -65,6 +75,16 @@ class Preset:
     synthetic_slide_steps: int
     nearest_runs: int
     nearest_steps: int
+    control_runs: int
+    noise_runs: int
+    noise_steps: int
+    varied_runs: int
+    universes: int
+    other_universes: int
+    universe_runs: int
+    universe_steps: int
+    long_universes: int
+    long_steps: int
     census_trials: int
     census_tuning_runs: int
     census_tuning_epochs: int
@@ -105,8 +125,18 @@ _COUNTS: dict[str, tuple[int | None, int | None, int | None]] = {
     "synthetic_choice_steps":   (500,   5_000,    30_000),
     "synthetic_slide_runs":     (4,     4,        12),
     "synthetic_slide_steps":    (500,   5_000,    30_000),
-    "nearest_runs":             (4,     12,       200),
-    "nearest_steps":            (500,   15_000,   117_000),
+    "nearest_runs":             (2,     12,       200),
+    "nearest_steps":            (200,   15_000,   117_000),
+    "control_runs":             (2,     12,       200),
+    "noise_runs":               (2,     8,        40),
+    "noise_steps":              (100,   5_000,    30_000),
+    "varied_runs":              (2,     4,        40),
+    "universes":                (2,     12,       120),
+    "other_universes":          (3,     3,        30),
+    "universe_runs":            (2,     6,        12),
+    "universe_steps":           (200,   10_000,   30_000),
+    "long_universes":           (1,     1,        20),
+    "long_steps":               (400,   30_000,   150_000),
     "census_trials":            (4,     12,       60),
     "census_tuning_runs":       (2,     2,        2),
     "census_tuning_epochs":     (3,     6,        6),

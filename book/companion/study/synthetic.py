@@ -18,12 +18,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from companion.controls import builder_of
 from companion.study.cells import Cell
 from companion.study.initialisers import INITIALISERS
 from companion.study.presets import Preset
 from companion.synthetic_labels import CONSTANTS
 from mmoe_lib.metrics import gate_use
-from mmoe_lib.models import paper_model
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, squared_error, train
@@ -184,6 +184,15 @@ def choice_cells(preset: Preset, rates: Rates) -> list[Cell[Choices]]:
     return cells
 
 
+Label = Callable[[Choices], task.Constants]
+"""Which label the choices of a cell name."""
+
+
+def named_label(choices: Choices) -> task.Constants:
+    """The constants that the choices name."""
+    return CONSTANTS[choices.constants]
+
+
 SLIDE = tuple(step / 10 for step in range(11))
 """Task correlations between which a reader slides."""
 
@@ -204,10 +213,10 @@ def _pool(device: torch.device) -> task.InputPool:
     return task.InputPool.draw(device=device)
 
 
-def alike(cell: Cell[Choices]) -> tuple[object, ...]:
+def alike(cell: Cell[Choices], label: Label = named_label) -> tuple[object, ...]:
     """What the cells of one stack have in common: they differ in numbers a run only (p, constants, rate, seed)."""
     choices = cell.choices
-    width = CONSTANTS[choices.constants].num_inputs
+    width = label(choices).num_inputs
     return cell.model, choices.steps, choices.batch_size, choices.inputs, choices.initialiser, width
 
 
@@ -220,12 +229,13 @@ def _batches(
     batch_size: int,
     device: torch.device,
     *,
+    label: Label,
     purpose: str,
     pool: task.InputPool | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Minibatches of all runs of a stack; those of one cell are drawn as if there were no stacks."""
     correlations = [cell.choices.task_correlation for cell in cells for _ in cell.seeds]
-    constants = [CONSTANTS[cell.choices.constants] for cell in cells for _ in cell.seeds]
+    constants = [label(cell.choices) for cell in cells for _ in cell.seeds]
     same = len(cells) == 1
     return task.stream(
         correlations[0] if same else correlations,
@@ -244,31 +254,44 @@ def is_compiled(choices: Choices, device: torch.device | str) -> bool:
 
 
 def train_stack(
-    cells: Sequence[Cell[Choices]], device: torch.device | str = "cpu", *, progress: bool = True
+    cells: Sequence[Cell[Choices]],
+    device: torch.device | str = "cpu",
+    *,
+    label: Label = named_label,
+    points: int = POINTS,
+    progress: bool = True,
 ) -> tuple[Ensemble, History]:
-    """Train the runs of `alike` cells together; a run that diverges is recorded and the others go on."""
+    """Train the runs of `alike` cells together; a run that diverges is recorded and the others go on.
+
+    Args:
+        cells: With runs of one model.
+        device: Where to train.
+        label: The constants of a cell.
+        points: How often the losses are noted, at equal distances.
+        progress: Show a progress bar.
+    """
     choices, model, seeds = cells[0].choices, cells[0].model, _seeds(cells)
-    width = CONSTANTS[choices.constants].num_inputs
+    width = label(choices).num_inputs
     ensemble = Ensemble(build(model, width, choices.initialiser), seeds, device=device)
     pool = _pool(ensemble.device) if choices.inputs == "pool" else None
-    batches = _batches(cells, choices.batch_size, ensemble.device, purpose="training", pool=pool)
+    batches = _batches(cells, choices.batch_size, ensemble.device, label=label, purpose="training", pool=pool)
     settings = TrainingSettings(
         choices.steps,
         [cell.learning_rate for cell in cells for _ in cell.seeds],
-        note_every=max(1, choices.steps // POINTS),
+        note_every=max(1, choices.steps // points),
         compile=is_compiled(choices, ensemble.device),
         on_divergence="record",
     )
-    label = f"{model}, {cells[0].setting}" + (" and more" if len(cells) > 1 else "")
-    return ensemble, train(ensemble, batches, squared_error, settings, progress=progress, label=label)
+    name = f"{model}, {cells[0].setting}" + (" and more" if len(cells) > 1 else "")
+    return ensemble, train(ensemble, batches, squared_error, settings, progress=progress, label=name)
 
 
 def build(model: str, num_inputs: int, initialiser: str) -> Callable[..., nn.Module]:
-    """The builder of one run of one of the paper's models with a named initialiser."""
+    """The builder of one run of one of the paper's models, or of a control, with a named initialiser."""
     initialise = INITIALISERS[initialiser]
 
     def one_run(generator: torch.Generator) -> nn.Module:
-        return initialise(paper_model(model)(num_inputs, 2, generator=generator), generator)
+        return initialise(builder_of(model)(num_inputs, 2, generator=generator), generator)
 
     return one_run
 
@@ -279,7 +302,11 @@ def run(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame
 
 
 def run_stack(
-    cells: Sequence[Cell[Choices]], device: torch.device | str = "cpu", *, both_curves: bool = False
+    cells: Sequence[Cell[Choices]],
+    device: torch.device | str = "cpu",
+    *,
+    label: Label = named_label,
+    both_curves: bool = False,
 ) -> list[pd.DataFrame]:
     """The rows of each of some `alike` cells: final losses, the curve, and what the gates do; NaN where there is none.
 
@@ -294,10 +321,10 @@ def run_stack(
         names = [one for name in names for one in (name, f"second_{name}")]
     gate_names = [f"gate_{k}_{i}" for k in (1, 2) for i in range(1, 9)]
     try:
-        ensemble, history = train_stack(cells, device, progress=False)
+        ensemble, history = train_stack(cells, device, label=label, progress=False)
     except DivergedError as error:
-        return _diverged(cells, error, device, ["loss_1", "loss_2", *names, *gate_names, "gate_distance"])
-    losses, gates, distance = _measure(ensemble, cells)
+        return all_diverged(cells, error, device, ["loss_1", "loss_2", *names, *gate_names, "gate_distance"])
+    losses, gates, distance = measure(ensemble, cells, label)
     columns: dict[str, Sequence[float] | Tensor | bool] = {
         "seed": _seeds(cells),
         "diverged_step": history.diverged_step.tolist(),
@@ -316,22 +343,23 @@ def run_stack(
     rows = pd.DataFrame(columns)
     rows.loc[rows["diverged_step"] > 0, "loss_1":] = float("nan")
     rows = rows.round(4).assign(loss_1=rows["loss_1"].round(6), loss_2=rows["loss_2"].round(6))
-    return _by_cell(rows, cells)
+    return by_cell(rows, cells)
 
 
-def _diverged(
+def all_diverged(
     cells: Sequence[Cell[Choices]],
     error: DivergedError,
     device: torch.device | str,
     names: Sequence[str],
 ) -> list[pd.DataFrame]:
-    """The rows of cells of which every run diverged."""
+    """The rows of cells of which every run diverged: `names` are the columns that stay empty."""
     nothing: dict[str, Any] = {"seed": _seeds(cells), "diverged_step": error.step}
     nothing["compiled"] = is_compiled(cells[0].choices, device)
-    return _by_cell(pd.DataFrame(nothing | dict.fromkeys(names, float("nan"))), cells)
+    return by_cell(pd.DataFrame(nothing | dict.fromkeys(names, float("nan"))), cells)
 
 
-def _by_cell(rows: pd.DataFrame, cells: Sequence[Cell[Choices]]) -> list[pd.DataFrame]:
+def by_cell(rows: pd.DataFrame, cells: Sequence[Cell[Choices]]) -> list[pd.DataFrame]:
+    """The rows of each cell, from those of all runs in order."""
     ends = list(itertools.accumulate(len(cell.seeds) for cell in cells))
     return [
         rows[end - len(cell.seeds) : end].reset_index(drop=True)
@@ -339,8 +367,18 @@ def _by_cell(rows: pd.DataFrame, cells: Sequence[Cell[Choices]]) -> list[pd.Data
     ]
 
 
+def validation_batches(
+    ensemble: Ensemble, cells: Sequence[Cell[Choices]], label: Label = named_label
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The `TEST_ROWS` fresh rows of every run, in minibatches."""
+    batches = _batches(cells, _ROWS_AT_ONCE, ensemble.device, label=label, purpose="validation")
+    return itertools.islice(batches, TEST_ROWS // _ROWS_AT_ONCE)
+
+
 @torch.no_grad()
-def _measure(ensemble: Ensemble, cells: Sequence[Cell[Choices]]) -> tuple[Tensor, Tensor, Tensor]:
+def measure(
+    ensemble: Ensemble, cells: Sequence[Cell[Choices]], label: Label = named_label
+) -> tuple[Tensor, Tensor, Tensor]:
     """Test losses (R, 2), mean gate weights (R, 2, 8) and their distance (R,); NaN for a model without gates."""
     runs = len(ensemble)
     losses = torch.zeros(runs, 2)
@@ -348,9 +386,8 @@ def _measure(ensemble: Ensemble, cells: Sequence[Cell[Choices]]) -> tuple[Tensor
     mixes = cells[0].model in ("OMoE", "MMoE")
     if mixes:
         gates, distance = torch.zeros(runs, 2, 8), torch.zeros(runs)
-    batches = _batches(cells, _ROWS_AT_ONCE, ensemble.device, purpose="validation")
     parts = TEST_ROWS // _ROWS_AT_ONCE
-    for _, (x, y) in zip(range(parts), batches, strict=False):
+    for x, y in validation_batches(ensemble, cells, label):
         losses += (ensemble.predict(x) - y).square().mean(dim=1).cpu() / parts
         if mixes:
             use = gate_use(ensemble.gate_weights(x))  # of (R, B, 2, n)
@@ -406,8 +443,8 @@ def run_parts_of_stack(
     try:
         ensemble, history = train_stack(cells, device, progress=False)
     except DivergedError as error:
-        return _diverged(cells, error, device, ["loss_1", *names])
-    losses, _, _ = _measure(ensemble, cells)
+        return all_diverged(cells, error, device, ["loss_1", *names])
+    losses, _, _ = measure(ensemble, cells)
     shares, errors = learned_label(ensemble, cells)
     columns: dict[str, Sequence[float] | bool] = {
         "seed": _seeds(cells),
@@ -420,4 +457,4 @@ def run_parts_of_stack(
             columns[f"{name}_{index + 1}"] = [round(value, 4) for value in values[:, index].tolist()]
     rows = pd.DataFrame(columns)
     rows.loc[rows["diverged_step"] > 0, "loss_1":] = float("nan")
-    return _by_cell(rows, cells)
+    return by_cell(rows, cells)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from companion.study import label_correlation, synthetic
+from companion.study import label_correlation, synthetic, universes
 from companion.study.plan import Part, Stacked, Study
 from companion.study.presets import Preset
 
@@ -42,6 +43,20 @@ def _parts(preset: Preset, folder: Path) -> list[Part]:
             after=tuning,
         ),
         Part("synthetic_slide.csv", lambda _: synthetic.slide_cells(preset), run, together, after=tuning),
+        Part(
+            "synthetic_controls.csv",
+            lambda _: universes.calibrated_control_cells(preset),
+            universes.run_short,
+            Stacked(synthetic.alike, universes.run_short_stack),
+            after=tuning,
+        ),
+        Part(
+            "synthetic_noise.csv",
+            lambda _: universes.noise_cells(preset, "calibrated", preset.synthetic_batch_size),
+            partial(universes.run_short, label=universes.noisy_label),
+            Stacked(synthetic.alike, partial(universes.run_short_stack, label=universes.noisy_label)),
+            after=tuning,
+        ),
     ]
 
 

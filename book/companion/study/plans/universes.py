@@ -1,8 +1,9 @@
-"""The universes: draws of what the paper leaves open."""
+"""The universes: draws of what the paper leaves open, the two nearest to its figures first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,15 +13,60 @@ from companion.study.cells import Cell
 from companion.study.plan import Part, Stacked, Study
 from companion.study.presets import Preset
 
+LONG_POINTS = 5 * universes.SURVEY_POINTS
+"""Of the curves of the long runs, as far apart in steps as the survey's."""
+CPU_RUNS = 24
+"""Both correlations of a model in a universe together, which takes a fifth less time than one after the other."""
+
 
 def _parts(preset: Preset, folder: Path) -> list[Part]:
-    def cells(constants: str) -> Callable[[pd.DataFrame], list[Cell[synthetic.Choices]]]:
+    def nearest(constants: str) -> Callable[[pd.DataFrame], list[Cell[synthetic.Choices]]]:
         return lambda _: universes.nearest_cells(preset, constants)
 
-    together = Stacked(synthetic.alike, universes.run_stack)
-    return [
-        Part(f"universes_{name.replace('-', '_')}.csv", cells(name), universes.run, together)
+    whole = Stacked(synthetic.alike, universes.run_stack)
+    short = Stacked(synthetic.alike, universes.run_short_stack)
+    labels = Part(
+        "universes.csv", lambda _: universes.label_cells(preset), universes.run_labels, unit="universes"
+    )
+    label = partial(universes.universe_label, file=folder / labels.file)
+    first, *others = (
+        Part(f"universes_{name.replace('-', '_')}.csv", nearest(name), universes.run, whole)
         for name in universes.NEAREST
+    )
+    return [
+        first,
+        Part("universes_controls.csv", lambda _: universes.control_cells(preset), universes.run_short, short),
+        labels,
+        Part(
+            "universes_survey.csv",
+            lambda rows: universes.survey_cells(preset, rows),
+            partial(universes.run_short, label=label),
+            Stacked(
+                partial(synthetic.alike, label=label),
+                partial(universes.run_short_stack, label=label),
+                cpu_runs=CPU_RUNS,
+            ),
+            after=labels,
+        ),
+        Part(
+            "universes_noise.csv",
+            lambda _: universes.noise_cells(preset, universes.NEAREST[0], universes.BATCH_SIZE),
+            partial(universes.run_short, label=universes.noisy_label),
+            Stacked(synthetic.alike, partial(universes.run_short_stack, label=universes.noisy_label)),
+        ),
+        Part("universes_varied.csv", lambda _: universes.varied_cells(preset), universes.run, whole),
+        Part(
+            "universes_long.csv",
+            lambda rows: universes.long_cells(preset, rows),
+            partial(universes.run_short, label=label, points=LONG_POINTS),
+            Stacked(
+                partial(synthetic.alike, label=label),
+                partial(universes.run_short_stack, label=label, points=LONG_POINTS),
+                cpu_runs=CPU_RUNS,
+            ),
+            after=labels,
+        ),
+        *others,
     ]
 
 
