@@ -25,6 +25,15 @@ def read_paper(name: str) -> pd.DataFrame:
     return _read("paper", name)
 
 
+def read_independent(name: str) -> pd.DataFrame:
+    """A table of numbers that independent code found, such as "universe_shares".
+
+    Raises:
+        FileNotFoundError: If the repository's data/ is not there, or holds no such table.
+    """
+    return _read("independent", name)
+
+
 def read_results(name: str, preset: str | None = None) -> pd.DataFrame:
     """The rows of one of our studies, such as "census"; one row a run.
 
