@@ -70,9 +70,12 @@ def parts(folder: Path, minutes: float) -> list[Part]:
                 str(folder / "benchmark_gpu.csv"),
             ),
         ),
-        Part(
-            "universes, paper",
-            (*study, "universes", "--preset", "paper", "--device", "cuda", "--results", str(folder)),
+        *(
+            Part(
+                f"{name}, paper",
+                (*study, name, "--preset", "paper", "--device", "cuda", "--results", str(folder)),
+            )
+            for name in ("nearest", "universes")
         ),
         Part("synthetic, paper", (*study, "synthetic", "--preset", "paper", *to)),
         *[

@@ -102,7 +102,7 @@ def test_auto_leaves_the_smoke_preset_on_the_cpu(
 ) -> None:
     """There is said to be a GPU, which is none: whoever takes it ends with an error."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    asked = ["universes", "--status", "--results", str(tmp_path), "--preset"]
+    asked = ["nearest", "--status", "--results", str(tmp_path), "--preset"]
     assert main([*asked, "smoke"]) == 0
     assert "universes_nearest_40.csv: 0 of" in capsys.readouterr().out
     if not torch.cuda.device_count():

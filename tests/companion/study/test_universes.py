@@ -208,18 +208,11 @@ def test_a_survey_of_two_small_universes_runs_and_goes_on(
     monkeypatch.setattr(universe_labels, "draw_label", partial(universe_labels.draw_label, steps=300))
     monkeypatch.setattr(synthetic, "TEST_ROWS", 250)
     small = replace(SMOKE, universes=2, other_universes=3, universe_runs=2, universe_steps=5, long_steps=10)
-    survey = UNIVERSES.parts(small, tmp_path)
-    chosen = [
-        part
-        for part in survey
-        if part.file in ("universes.csv", "universes_survey.csv", "universes_long.csv")
-    ]
-    study = replace(UNIVERSES, parts=lambda *_: chosen)
-    assert run_study(Plan(study, small, tmp_path), torch.device("cpu"), progress=False)
+    assert run_study(Plan(UNIVERSES, small, tmp_path), torch.device("cpu"), progress=False)
     rows = pd.read_csv(tmp_path / "universes_survey.csv")
     assert rows.groupby("universe").size().to_dict() == dict.fromkeys((0, 1, 1_000, 2_000, 3_000), 20)
     assert rows["chunk"].between(4, 24).all()  # both correlations of a model together, or more of one shape
     assert rows.groupby("universe")["learning_rate"].nunique().max() == 1
     before = (tmp_path / "universes_survey.csv").read_bytes()
-    assert run_study(Plan(study, small, tmp_path), torch.device("cpu"), progress=False)
+    assert run_study(Plan(UNIVERSES, small, tmp_path), torch.device("cpu"), progress=False)
     assert (tmp_path / "universes_survey.csv").read_bytes() == before
