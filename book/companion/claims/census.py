@@ -37,7 +37,7 @@ def claim_9(rows: pd.DataFrame) -> Claim:
             test_auxiliary_auc, diverged_step. All runs: those that died are counted apart and ranked below the others.
 
     Raises:
-        ValueError: If a method was not run on a group.
+        ValueError: If a method was not run on a group, or fewer than two of its runs learned.
     """
     comparisons: list[Comparison] = []
     for group in ("income", "education"):
@@ -49,6 +49,11 @@ def claim_9(rows: pd.DataFrame) -> Claim:
             )
         learned, everyone = _samples(of_group[~census_died(of_group)]), _samples(of_group)
         paper = 100 * census_paper(group).set_index("model")["test_main_auc"]
+        lost = [model for model in paper.index if len(learned.get(model, ())) < 2]
+        if lost:
+            raise ValueError(
+                f"fewer than two runs of {lost[0]}, {group}, learned both tasks, expected two or more: run more seeds"
+            )
         pairs = [("MMoE", other, "points") for other in paper.index if other != "MMoE"]
         pairs += [(better, "Shared-Bottom", "points") for better in BETTER_THAN_SHARED_BOTTOM]
         next_worst = min(set(learned) - {WORST}, key=lambda model: float(learned[model].mean()))
