@@ -62,7 +62,7 @@ def picture_panels(rows: Sequence[ClaimRow]) -> dict[str, dict[str, Comparison]]
 def panels_sum(panels: Mapping[str, Mapping[str, Comparison]]) -> str:
     """One sum of all that the picture shows, in the precision in which it can be seen."""
     lines = [
-        f"{panel}|{name}|{c.estimate:.4f}|{c.low:.4f}|{c.high:.4f}|{c.paper:.4f}|{c.supports}"
+        f"{panel}|{name}|{c.estimate:.4f}|{c.low:.4f}|{c.high:.4f}|{c.paper:.4f}|{c.word}|{c.rule}"
         for panel, rows in panels.items()
         for name, c in rows.items()
     ]
@@ -90,10 +90,13 @@ def draw_picture(rows: Sequence[ClaimRow]) -> str:
 
 def results_block(rows: Sequence[ClaimRow]) -> str:
     """The README's table of claims, with the markers around it."""
-    lines = ["| The paper's claim | Verdict | What stands for it | Ours | Paper |", "|---|---|---|---|---|"]
+    lines = [
+        "| The paper's claim | Verdict | For, against, open | What gives the word | Ours | Paper | Ours/paper | Matters from |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     lines += [
-        f"| {row.claim.number}. [{row.title}](book/{row.chapter}) | **{row.claim.verdict}**, {row.support} "
-        f"| {row.compared} | {row.statistic} | {row.paper} |"
+        f"| {row.claim.number}. [{row.title}](book/{row.chapter}) | **{row.claim.verdict}** | {row.claim.counts} "
+        f"| {row.compared} | {row.statistic} | {row.paper} | {row.of_paper} | {row.matters} |"
         for row in rows
     ]
     return "\n".join([RESULTS_START, *lines, RESULTS_END])

@@ -8,47 +8,88 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from companion.results import show_interval
+from companion.claims.verdict import CONTRADICTS, OPEN, SUPPORTS, Rule
+from companion.results import exact_rate, show_interval
 
 HEADLINE_RULE = (
-    "MMoE against Shared-Bottom where the claim compares the two, else the first pair that it names; at the least "
-    "related tasks, in the paper's first table, with the paper's optimiser, at the end of training; of the costs, the "
-    "time of a request of 1,000 rows"
+    "MMoE against Shared-Bottom where the claim compares the two; MMoE where it speaks of every model; else the first "
+    "pair that it names. Where it says that something depends on the correlation, the ends of the range, 0.5 against 1, "
+    "since neighbours say little; else the least related tasks. The paper's first table, its optimiser, the end of "
+    "training; of the costs, the time of a request of 1,000 rows"
 )
-"""Which comparison of a claim stands for it in the scorecard: chosen by what the claim says, not by what was found."""
+"""Which comparison of a claim gives it its word: chosen by what the claim says, not by what was found."""
+
+BY_THEOREM = "holds by theorem"
+SUPPORTED = "supported"
+CONTRADICTED = "contradicted"
+
+VERDICTS = (BY_THEOREM, SUPPORTED, OPEN, CONTRADICTED)
+"""What can be said of a claim, best first."""
+
+_OF_HEADLINE = {SUPPORTS: SUPPORTED, CONTRADICTS: CONTRADICTED, OPEN: OPEN}
+
+Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One number that speaks for or against a claim.
+    """One number that supports a claim, contradicts it, or leaves it open.
 
     Attributes:
         what: What is compared.
-        estimate: Of our runs.
+        estimate: Of our runs that learned.
         low: Lower end of its 95 % interval.
         high: Upper end.
-        p_value: Of the test that the claim names; NaN where the interval alone decides.
-        supports: Whether it supports the claim.
+        rule: What the claim says of the number, and the smallest difference that matters.
         paper: The same number from the paper's figures; NaN where they do not show it.
+        ranks: Probability that a run of the one that is said to be better is the better one, with its interval, over
+            all runs, those that died included; None where it has no meaning.
+        one_run_decides: Whether leaving out a single run would give another word than supports or contradicts.
 
     Raises:
-        ValueError: If the estimate does not lie in its interval, as when the ends are swapped.
+        ValueError: If an estimate does not lie in its interval, as when the ends are swapped.
     """
 
     what: str
     estimate: float
     low: float
     high: float
-    p_value: float
-    supports: bool
+    rule: Rule
     paper: float = float("nan")
+    ranks: Interval | None = None
+    one_run_decides: bool = False
 
     def __post_init__(self) -> None:
-        if not self.low <= self.estimate <= self.high:
-            raise ValueError(
-                f"{self.what}: estimate {self.estimate} with the interval {self.low} to {self.high}, expected low <= "
-                "estimate <= high: swap the ends when a difference is turned round"
-            )
+        for estimate, low, high in ((self.estimate, self.low, self.high), self.ranks or (0.0, 0.0, 0.0)):
+            if not low <= estimate <= high:
+                raise ValueError(
+                    f"{self.what}: estimate {estimate} with the interval {low} to {high}, expected low <= "
+                    "estimate <= high: swap the ends when a difference is turned round"
+                )
+
+    @property
+    def word(self) -> str:
+        """One of: supports, contradicts, open."""
+        if self.one_run_decides:
+            return OPEN
+        return self.rule.word(self.estimate, self.low, self.high, self.paper)
+
+    @property
+    def supports(self) -> bool:
+        """Whether it supports the claim."""
+        return self.word == SUPPORTS
+
+    @property
+    def of_paper(self) -> float:
+        """Our effect over the paper's; NaN where the paper shows none, or one that goes against its own words."""
+        paper = self.rule.effect(self.paper)
+        return self.rule.effect(self.estimate) / paper if paper > 1e-9 else float("nan")
+
+    @property
+    def note(self) -> str:
+        """What must be said beside the word; empty when nothing."""
+        notes = (self.rule.note(self.paper), "one run decides" if self.one_run_decides else "")
+        return "; ".join(note for note in notes if note)
 
 
 @dataclass(frozen=True)
@@ -58,11 +99,15 @@ class Claim:
     Attributes:
         number: As in the list of claims that the book tests.
         statement: The claim, in our words.
-        statistic: What is computed, how its interval is made, and what counts as support.
+        statistic: What is computed, how its interval is made, and which smallest difference matters.
         comparisons: One or more.
         runs: Runs of each setting behind it.
-        diverged: Runs that diverged, over all settings; they have no loss, so they are counted here.
-        headline: What is compared by the one that stands for the claim, by `HEADLINE_RULE`; the first when empty.
+        diverged: Runs that diverged, over all settings.
+        headline: What is compared by the one that gives the claim its word, by `HEADLINE_RULE`; the first when empty.
+        died: Runs that did not learn one of their tasks, over all settings; those that diverged are among them.
+        of_runs: All runs of all settings; 0 where nothing was trained.
+        theorem: Why it must hold, where a theorem says so; empty elsewhere.
+        beside: Comparisons by other measures, shown and not counted.
 
     Raises:
         ValueError: If there is no comparison, or none is called like the headline.
@@ -75,6 +120,10 @@ class Claim:
     runs: int
     diverged: int = 0
     headline: str = ""
+    died: int = 0
+    of_runs: int = 0
+    theorem: str = ""
+    beside: tuple[Comparison, ...] = ()
 
     def __post_init__(self) -> None:
         names = [comparison.what for comparison in self.comparisons]
@@ -86,48 +135,83 @@ class Claim:
 
     @property
     def headline_comparison(self) -> Comparison:
-        """The one comparison that stands for the claim."""
+        """The one comparison that gives the claim its word."""
         named = [comparison for comparison in self.comparisons if comparison.what == self.headline]
         return named[0] if named else self.comparisons[0]
 
+    def count(self, word: str) -> int:
+        """How many of the comparisons say this: supports, contradicts, or open."""
+        return sum(comparison.word == word for comparison in self.comparisons)
+
     @property
-    def supporting(self) -> int:
-        """How many of the comparisons support it."""
-        return sum(comparison.supports for comparison in self.comparisons)
+    def counts(self) -> str:
+        """How many comparisons are for it, against it, and open, as text."""
+        return f"{self.count(SUPPORTS)} for, {self.count(CONTRADICTS)} against, {self.count(OPEN)} open"
 
     @property
     def verdict(self) -> str:
-        """One of: holds, holds in part, does not hold."""
-        support = [comparison.supports for comparison in self.comparisons]
-        return "holds" if all(support) else "holds in part" if any(support) else "does not hold"
+        """One of `VERDICTS`: the headline's word; of a theorem, that it holds, unless our own rows contradict it."""
+        if self.theorem and not self.count(CONTRADICTS):
+            return BY_THEOREM
+        return _OF_HEADLINE[self.headline_comparison.word]
+
+    @property
+    def died_text(self) -> str:
+        """How many runs died, and the rate with Clopper and Pearson's exact 95 % interval; empty without runs."""
+        if not self.of_runs:
+            return ""
+        rate, low, high = exact_rate(self.died, self.of_runs)
+        interval = show_interval(100 * rate, 100 * low, 100 * high, digits=1)
+        return f"{self.died} of {self.of_runs:,}: {interval} %"
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
-    """One row a claim: what it says, how many of its comparisons support it, and the verdict."""
+    """One row per claim: what it says, its word, the counts, our headline effect over the paper's, and what died."""
     return pd.DataFrame(
         {
             "claim": [claim.statement for claim in claims],
-            "support": [f"{claim.supporting} of {len(claim.comparisons)}" for claim in claims],
-            "runs a setting": [claim.runs for claim in claims],
-            "diverged": [claim.diverged for claim in claims],
             "verdict": [claim.verdict for claim in claims],
+            "comparisons": [claim.counts for claim in claims],
+            "headline, ours/paper": [ratio_text(claim.headline_comparison.of_paper) for claim in claims],
+            "runs per setting": [claim.runs for claim in claims],
+            "runs that died": [claim.died_text for claim in claims],
         },
         index=pd.Index([claim.number for claim in claims], name="number"),
     )
 
 
 def comparisons_table(claim: Claim, *, digits: int = 3) -> pd.DataFrame:
-    """The comparisons of one claim as text: ours with interval, the paper's number, the test, the support."""
-    return pd.DataFrame(
+    """The comparisons of one claim as text, then those beside them, which are not counted.
+
+    Columns: ours with interval, the paper's number, ours over the paper's, from where on a difference matters, the
+    word; and, where runs are compared by rank, in what percent of the pairs the better one is better.
+    """
+    shown = (*claim.comparisons, *claim.beside)
+    table = pd.DataFrame(
         {
-            "ours": [show_interval(c.estimate, c.low, c.high, digits=digits) for c in claim.comparisons],
-            "paper": ["" if np.isnan(c.paper) else f"{c.paper:.{digits}f}" for c in claim.comparisons],
-            "p-value": [_p_value(c.p_value) for c in claim.comparisons],
-            "supports": ["yes" if c.supports else "no" for c in claim.comparisons],
+            "ours": [show_interval(c.estimate, c.low, c.high, digits=digits) for c in shown],
+            "paper": ["" if np.isnan(c.paper) else f"{c.paper:.{digits}f}" for c in shown],
+            "ours/paper": [ratio_text(c.of_paper) for c in shown],
+            "matters from": [c.rule.shown(digits) for c in shown],
+            "word": [c.word + (f" ({c.note})" if c.note else "") for c in shown],
         },
-        index=pd.Index([c.what for c in claim.comparisons], name=f"claim {claim.number}"),
+        index=pd.Index(
+            [c.what for c in claim.comparisons] + [f"beside, not counted: {c.what}" for c in claim.beside],
+            name=f"claim {claim.number}",
+        ),
     )
+    if any(c.ranks for c in shown):
+        table["better, % of pairs"] = [ranks_text(c) for c in shown]
+    return table
 
 
-def _p_value(value: float) -> str:
-    return "" if np.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+def ranks_text(comparison: Comparison) -> str:
+    """In what percent of the pairs of runs the one that is said to be better is; empty where that has no meaning."""
+    if comparison.ranks is None:
+        return ""
+    return show_interval(*(100 * part for part in comparison.ranks), digits=0)
+
+
+def ratio_text(value: float) -> str:
+    """Our effect over the paper's as text; empty where there is none."""
+    return "" if np.isnan(value) else f"{value:.2f}".replace("-0.00", "0.00")

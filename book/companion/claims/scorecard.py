@@ -1,4 +1,4 @@
-"""The twelve claims of the paper and their verdicts, from the stored runs: one function, a row a claim.
+"""The twelve claims of the paper and their verdicts, from the stored runs: one function, one row per claim.
 
 Nothing is written down twice: statistics, counts, data and commands come from the rows of `data/results/`, so that a
 changed result changes the verdict on every page that shows it.
@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from companion.claims.census import claim_9
-from companion.claims.claim import Claim
+from companion.claims.claim import VERDICTS, Claim, ratio_text
 from companion.claims.recommendation import claim_10, claim_11, claim_12
 from companion.claims.synthetic import claim_8, synthetic_claims
 from companion.results import (
@@ -24,9 +24,6 @@ from companion.results import (
     read_results,
     show_interval,
 )
-
-VERDICTS = ("holds", "holds in part", "does not hold")
-"""What can be said of a claim, best first."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ _SHOWN = {
     10: _Shown("Recommendation: MMoE is best",
         "kuairand", "05_recommendation.ipynb", "fig-checkpoints", "AUC points", 2),
     11: _Shown("The rare task's gate concentrates",
-        "kuairand", "05_recommendation.ipynb", "fig-gates", "", 2),
+        "kuairand", "05_recommendation.ipynb", "fig-gates", "", 3),
     12: _Shown("MMoE is as cheap to serve as Shared-Bottom",
         "benchmark_serving", "05_recommendation.ipynb", "fig-serving", "", 2),
 }
@@ -101,16 +98,6 @@ class ClaimRow:
     digits: int
 
     @property
-    def support(self) -> str:
-        """How many comparisons support it, as "5 of 60"."""
-        return f"{self.claim.supporting} of {len(self.claim.comparisons)}"
-
-    @property
-    def share(self) -> float:
-        """The share of its comparisons that support it, from 0 to 1."""
-        return self.claim.supporting / len(self.claim.comparisons)
-
-    @property
     def compared(self) -> str:
         """What the headline compares, with its unit where the words do not say it."""
         return self.claim.headline_comparison.what + (f" ({self.unit})" if self.unit else "")
@@ -128,11 +115,23 @@ class ClaimRow:
         return "" if pd.isna(number) else f"{number:.{self.digits}f}"
 
     @property
+    def of_paper(self) -> str:
+        """Our headline effect over the paper's; empty where the claim is that there is none."""
+        return ratio_text(self.claim.headline_comparison.of_paper)
+
+    @property
+    def matters(self) -> str:
+        """From where on the headline matters, with what must be said beside it."""
+        shown = self.claim.headline_comparison
+        note = f" ({shown.note})" if shown.note else ""
+        return shown.rule.shown(self.digits) + note
+
+    @property
     def runs(self) -> str:
-        """How many runs of each setting, by what a run is here, and how many diverged."""
-        name = {"synthetic_labels": "trials a cosine", "benchmark_serving": "rounds"}
-        diverged = f", {self.claim.diverged} diverged" if self.claim.diverged else ""
-        return f"{self.claim.runs} {name.get(self.results, 'runs a setting')}{diverged}"
+        """How many runs of each setting, by what a run is here, and how many of all died."""
+        name = {"synthetic_labels": "trials per cosine", "benchmark_serving": "rounds"}
+        died = f", died {self.claim.died_text}" if self.claim.died else ""
+        return f"{self.claim.runs} {name.get(self.results, 'runs per setting')}{died}"
 
     @property
     def link(self) -> str:
@@ -174,7 +173,7 @@ def _read(folder: Path | None, name: str, preset: str | None) -> pd.DataFrame:
 
 def _claim_8(rows: pd.DataFrame) -> Claim:
     samples = {
-        float(str(cosine)): group["label_correlation"].tolist()
+        float(str(cosine)): group.sort_values("seed")["label_correlation"].tolist()
         for cosine, group in rows.groupby("weight_cosine")
     }
     figure = read_paper("figure2_label_correlation")
@@ -212,16 +211,18 @@ def verdict_counts(rows: Sequence[ClaimRow]) -> dict[str, int]:
 
 
 def scorecard_markdown(rows: Sequence[ClaimRow]) -> str:
-    """The whole scorecard as a table: claim, verdict, headline beside the paper's, runs, figure."""
+    """The whole scorecard as a table: claim, verdict with counts, headline, paper's, from where it matters, runs, figure."""
     return _table(
-        ("Claim", "Verdict", "Headline", "Ours", "Paper", "Runs", "Figure"),
+        ("Claim", "Verdict", "Headline", "Ours", "Paper", "Ours/paper", "Matters from", "Runs", "Figure"),
         [
             (
                 f"**{row.claim.number}.** {row.claim.statement}",
-                f"**{_capital(row.claim.verdict)}**, {row.support}",
+                f"**{_capital(row.claim.verdict)}**; {row.claim.counts}",
                 row.compared,
                 row.statistic,
                 row.paper,
+                row.of_paper,
+                row.matters,
                 f"{row.runs}, {row.data}",
                 _linked(row),
             )
@@ -246,15 +247,16 @@ def commands_markdown(rows: Sequence[ClaimRow]) -> str:
 
 
 def short_scorecard_markdown(rows: Sequence[ClaimRow]) -> str:
-    """The scorecard for the opening page: claim, verdict, headline, figure."""
+    """The scorecard for the opening page: claim, verdict with counts, headline, paper's, figure."""
     return _table(
-        ("Claim", "Verdict", "Headline", "Ours", "Figure"),
+        ("Claim", "Verdict", "Headline", "Ours", "Paper", "Figure"),
         [
             (
                 f"**{row.claim.number}.** {row.title}",
-                f"{_capital(row.claim.verdict)}, {row.support}",
+                f"**{_capital(row.claim.verdict)}**; {row.claim.counts}",
                 row.compared,
                 row.statistic,
+                row.paper,
                 _linked(row),
             )
             for row in rows

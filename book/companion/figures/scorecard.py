@@ -1,4 +1,4 @@
-"""The figure of the scorecard: how much of each claim came back."""
+"""The figure of the scorecard: of each claim, which comparisons are for it, which open, which against."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from companion.claims import ClaimRow
+from companion.claims import CONTRADICTS, OPEN, SUPPORTS, ClaimRow
 from companion.figures.style import WIDTH, finish, theme
 
-VERDICT_COLOURS = {"holds": "#009E73", "holds in part": "#E69F00", "does not hold": "#D55E00"}
-"""Each verdict is also written beside its bar, so that no reader needs the colour."""
+WORD_STYLES = {
+    SUPPORTS: ("#0072B2", "", "for"),
+    OPEN: ("#dddddd", "", "open"),
+    CONTRADICTS: ("#D55E00", "////", "against"),
+}
+"""Colour, hatching and name of each word; the counts are written beside the bar, so that no reader needs the colour."""
 
 
-def support_shares(rows: Sequence[ClaimRow], finding: str) -> Figure:
-    """For each claim a bar: which share of its comparisons supports it, with the count and the verdict beside it.
+def word_bars(rows: Sequence[ClaimRow], finding: str) -> Figure:
+    """For each claim a bar: the shares of its comparisons that are for it, open and against it, verdict and counts beside.
 
     Args:
         rows: Of the scorecard.
@@ -29,17 +34,15 @@ def support_shares(rows: Sequence[ClaimRow], finding: str) -> Figure:
         raise ValueError("there are no claims to draw, expected one or more: compute the scorecard first")
     places = np.arange(len(rows))
     with theme():
-        figure, axes = plt.subplots(figsize=(WIDTH, 0.8 + 0.31 * len(rows)))
-        axes.barh(places, [100] * len(rows), 0.66, color="#eeeeee")
-        axes.barh(
-            places,
-            [100 * row.share for row in rows],
-            0.66,
-            color=[VERDICT_COLOURS[row.claim.verdict] for row in rows],
-        )
+        figure, axes = plt.subplots(figsize=(WIDTH, 1.1 + 0.31 * len(rows)))
+        left = np.zeros(len(rows))
+        for word, (colour, hatch, _) in WORD_STYLES.items():
+            share = np.array([100 * row.claim.count(word) / len(row.claim.comparisons) for row in rows])
+            axes.barh(places, share, 0.66, left=left, color=colour, hatch=hatch, edgecolor="white", lw=0.6)
+            left += share
         for place, row in zip(places, rows, strict=True):
             axes.annotate(
-                f"{row.claim.verdict}, {row.support}",
+                f"{row.claim.verdict}; {row.claim.counts}",
                 (100, place),
                 (5, 0),
                 textcoords="offset points",
@@ -52,8 +55,16 @@ def support_shares(rows: Sequence[ClaimRow], finding: str) -> Figure:
             yticklabels=names,
             xlim=(0, 100),
             xticks=[0, 25, 50, 75, 100],
-            xlabel="comparisons that support the claim (%)",
+            xlabel="comparisons of the claim (%)",
         )
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
+        figure.legend(
+            handles=[
+                Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=name)
+                for colour, hatch, name in WORD_STYLES.values()
+            ],
+            loc="outside lower center",
+            ncols=len(WORD_STYLES),
+        )
         return finish(figure, finding)

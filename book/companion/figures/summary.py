@@ -8,12 +8,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from companion.claims import Comparison
+from companion.claims import CONTRADICTS, SUPPORTS, Comparison, Larger
 from companion.figures.style import COLOURS, WIDTH, finish, theme
 
 
 def gain_dots(panels: Mapping[str, Mapping[str, Comparison]], finding: str) -> Figure:
-    """Differences between two models with their intervals, ours beside the paper's, a panel a measure.
+    """Differences between two models with their intervals, ours beside the paper's, one panel per measure.
+
+    What is too small to matter is shaded.
 
     Args:
         panels: By the measure with its unit, which stands at the axis: by the setting, the comparison. Above 0 is a
@@ -25,7 +27,7 @@ def gain_dots(panels: Mapping[str, Mapping[str, Comparison]], finding: str) -> F
     """
     if not panels or not all(panels.values()):
         raise ValueError(
-            "there is no comparison to draw, expected one or more a panel: compute the claims first"
+            "there is no comparison to draw, expected one or more per panel: compute the claims first"
         )
     tallest = max(len(rows) for rows in panels.values())
     with theme():
@@ -36,6 +38,8 @@ def gain_dots(panels: Mapping[str, Mapping[str, Comparison]], finding: str) -> F
             ends = np.array([[comparison.low, comparison.high] for comparison in ours]).T
             places = np.arange(len(ours))
             axes.axvline(0, color="#444444", lw=0.8)
+            matters = max((c.rule.matters for c in ours if isinstance(c.rule, Larger)), default=0.0)
+            axes.axvspan(-matters, matters, color="#bbbbbb", alpha=0.35, lw=0, label="too small to matter")
             axes.errorbar(
                 middle, places - 0.12, xerr=abs(ends - middle), fmt="o", ms=5, capsize=3, lw=1.4,
                 color=COLOURS["MMoE"], label="ours, 95 % interval",
@@ -46,18 +50,18 @@ def gain_dots(panels: Mapping[str, Mapping[str, Comparison]], finding: str) -> F
             axes.set(yticks=places, yticklabels=list(rows), xlabel=measure, ylim=(len(ours) - 0.5, -0.5))
             axes.grid(visible=False, axis="y")
         handles, labels = line[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
         return finish(figure, finding)
 
 
 def gain_finding(groups: Mapping[str, Sequence[Comparison]]) -> str:
-    """The title of `gain_dots`: in how many comparisons of each group MMoE is better.
+    """The title of `gain_dots`: in how many comparisons of each group MMoE is better by a difference that matters.
 
     Args:
         groups: By what its settings are called, such as "real": its comparisons.
     """
-    counts = [
-        f"{sum(comparison.supports for comparison in rows)} of {len(rows)} {name} settings"
+    return "MMoE gains what matters: " + "; ".join(
+        f"{name}, {sum(c.word == SUPPORTS for c in rows)} of {len(rows)} settings "
+        f"({sum(c.word == CONTRADICTS for c in rows)} against)"
         for name, rows in groups.items()
-    ]
-    return f"MMoE beats Shared-Bottom in {' and '.join(counts)}"
+    )

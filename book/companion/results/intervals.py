@@ -156,3 +156,98 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     corrected = np.empty_like(given)
     corrected[order] = np.maximum.accumulate(stepped)
     return corrected
+
+
+def exact_rate(count: int, total: int) -> tuple[float, float, float]:
+    """A share of runs with Clopper and Pearson's exact 95 % interval.
+
+    Raises:
+        ValueError: If there are no runs.
+    """
+    if total < 1:
+        raise ValueError(f"got {count} of {total} runs, expected one run or more: a rate needs runs")
+    interval = stats.binomtest(count, total).proportion_ci(0.95, method="exact")
+    return count / total, float(interval.low), float(interval.high)
+
+
+def paired_superiority(better: ArrayLike, worse: ArrayLike) -> tuple[float, float, float]:
+    """In which share of the pairs `better` lies above `worse`, with an exact 95 % interval; equal pairs say nothing.
+
+    Infinite values are ranked, so that a run without a score can stand below every other.
+
+    Returns:
+        The share of the pairs that differ, lower and upper end; 0.5, 0, 1 where none does.
+
+    Raises:
+        ValueError: If lengths differ, or a value is NaN.
+    """
+    first, second = np.asarray(better, dtype=np.float64), np.asarray(worse, dtype=np.float64)
+    if first.shape != second.shape or first.ndim != 1 or np.isnan(first).any() or np.isnan(second).any():
+        raise ValueError(
+            f"got shapes {first.shape} and {second.shape}, expected two rows of as many numbers: give a run without a "
+            "score an infinite one"
+        )
+    above, below = int((first > second).sum()), int((first < second).sum())
+    return exact_rate(above, above + below) if above + below else (0.5, 0.0, 1.0)
+
+
+def superiority(better: ArrayLike, worse: ArrayLike) -> tuple[float, float, float]:
+    """The probability that a run of one sample lies above a run of another, ties counting half.
+
+    It is Mann and Whitney's U over the number of pairs; the interval is that of Brunner and Munzel's statistic: each
+    run's placement among the other sample has a variance of its own. Infinite values are ranked.
+
+    Source: Brunner and Munzel, "The nonparametric Behrens-Fisher problem", 2000.
+
+    Raises:
+        ValueError: If a sample has fewer than two values, or one is NaN.
+    """
+    first, second = np.asarray(better, dtype=np.float64), np.asarray(worse, dtype=np.float64)
+    if min(len(first), len(second)) < 2 or np.isnan(first).any() or np.isnan(second).any():
+        raise ValueError(
+            f"got {len(first)} and {len(second)} runs, expected two or more numbers of each: one run has no spread"
+        )
+    # placements (N,) and (M,): the share of the other sample that lies below, or above
+    above = ((first[:, None] > second) + 0.5 * (first[:, None] == second)).mean(axis=1)
+    passed = ((first[:, None] > second) + 0.5 * (first[:, None] == second)).mean(axis=0)
+    probability = float(above.mean())
+    parts = above.var(ddof=1) / len(first), passed.var(ddof=1) / len(second)
+    error = float(np.sqrt(sum(parts)))
+    if error == 0:
+        return probability, probability, probability
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (len(first) - 1) + parts[1] ** 2 / (len(second) - 1))
+    half = float(stats.t.ppf(0.975, freedom)) * error
+    return probability, max(0.0, probability - half), min(1.0, probability + half)
+
+
+def clustered_interval(values: ArrayLike, clusters: ArrayLike) -> tuple[float, float, float]:
+    """The mean of numbers that come in clusters, with a 95 % interval that no cluster can make too narrow.
+
+    The unit that varies is the cluster: Student's interval of the clusters' means, widened to `mean_interval` where
+    that one reaches further. With every number its own cluster, or all in one, it is `mean_interval` alone; of one
+    cluster nothing is known but its own numbers.
+
+    Raises:
+        ValueError: If lengths differ, or there are fewer than two values.
+    """
+    sample, names = np.asarray(values, dtype=np.float64), np.asarray(clusters)
+    if sample.shape != names.shape:
+        raise ValueError(
+            f"got {sample.size} values and {names.size} clusters, expected as many of each: name each value's cluster"
+        )
+    mean, low, high = mean_interval(sample)
+    found = [sample[names == name].mean() for name in np.unique(names)]
+    if not 1 < len(found) < len(sample):
+        return mean, low, high
+    middle, cluster_low, cluster_high = _students(float(np.mean(found)), np.array(found), 0.95)
+    half = (cluster_high - cluster_low) / 2
+    return mean, min(low, mean - half, middle - half), max(high, mean + half, middle + half)
+
+
+def most_influential(statistic: Callable[..., NDArray[np.float64]], *columns: ArrayLike) -> list[int]:
+    """The rows without which a statistic is highest and lowest: the first to look at when one run may decide."""
+    samples = [np.asarray(column, dtype=np.float64) for column in columns]
+    without = [
+        float(statistic(*(np.delete(sample, row) for sample in samples))) for row in range(len(samples[0]))
+    ]
+    return sorted({int(np.argmin(without)), int(np.argmax(without))})

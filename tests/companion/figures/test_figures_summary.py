@@ -4,14 +4,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from companion.claims import Comparison
+from companion.claims import Comparison, larger
 from companion.figures.summary import gain_dots, gain_finding
 
 LOSSES = {
-    "p = 0.5": Comparison("a", 0.05, 0.04, 0.07, 0.001, True, 0.17),
-    "p = 1": Comparison("b", 0.08, 0.06, 0.09, 0.001, True, 0.13),
+    "p = 0.5": Comparison("a", 0.05, 0.04, 0.07, larger("loss"), 0.17),
+    "p = 1": Comparison("b", 0.08, 0.06, 0.09, larger("loss"), 0.13),
 }
-POINTS = {"income": Comparison("c", -0.5, -1.4, 0.3, 1.0, False, 0.6)}
+POINTS = {"income": Comparison("c", -0.5, -1.4, -0.3, larger("points"), 0.6)}
 
 
 def test_gains_stand_at_their_numbers_with_their_intervals() -> None:
@@ -25,6 +25,10 @@ def test_gains_stand_at_their_numbers_with_their_intervals() -> None:
         for segment, comparison in zip(found, rows.values(), strict=True):
             assert segment == pytest.approx((comparison.low, comparison.high))
         assert [label.get_text() for label in axes.get_yticklabels()] == list(rows)
+        (band,) = axes.patches  # what is too small to matter
+        matters = next(iter(rows.values())).rule.matters  # type: ignore[union-attr]
+        assert band.get_bbox().x0 == pytest.approx(-matters)  # type: ignore[attr-defined]
+        assert band.get_bbox().x1 == pytest.approx(matters)  # type: ignore[attr-defined]
         # The first setting stands at the top.
         assert axes.get_ylim()[0] > axes.get_ylim()[1]
     assert [axes.get_xlabel() for axes in figure.axes] == ["loss", "AUC points"]
@@ -36,7 +40,7 @@ def test_the_finding_counts_what_supports_it() -> None:
     groups = {"synthetic": list(LOSSES.values()), "real": list(POINTS.values())}
     assert (
         gain_finding(groups)
-        == "MMoE beats Shared-Bottom in 2 of 2 synthetic settings and 0 of 1 real settings"
+        == "MMoE gains what matters: synthetic, 2 of 2 settings (0 against); real, 0 of 1 settings (1 against)"
     )
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from companion.claims import claim_9
+from companion.claims import census_died, claim_9
 from companion.results import (
     alpha_table,
     balanced,
@@ -16,16 +16,21 @@ from companion.results import (
     census_paper,
     census_table,
     changes_table,
+    clustered_interval,
     cost_table,
     difference_interval,
+    exact_rate,
     holm,
     learned,
     mean_interval,
+    most_influential,
+    paired_superiority,
     pairwise_differences,
     pairwise_table,
     read_paper,
     show_interval,
     stuck_table,
+    superiority,
     tucker_table,
 )
 
@@ -203,38 +208,66 @@ def test_tucker_table_shows_mean_and_range_of_both_groups() -> None:
 
 
 def test_claim_9_on_the_papers_own_means() -> None:
-    """They support it in part: on income Cross-Stitch lies above MMoE and L2-Constrained level with it."""
+    """What matters in its tables supports the claim; on income Cross-Stitch lies above MMoE, which contradicts it."""
     rows = pd.concat([runs(papers_order(group), group, sd=1e-5) for group in ("income", "education")])
     claim = claim_9(rows)
-    support = {comparison.what: comparison.supports for comparison in claim.comparisons}
-    assert len(support) == 2 * (6 + 3 + 1)
-    assert claim.verdict == "holds in part"
-    assert {what for what, holds in support.items() if not holds} == {
-        "income: MMoE minus L2-Constrained",
-        "income: MMoE minus Cross-Stitch",
-        "education: OMoE minus Shared-Bottom",  # both 0.8813
-    }
+    assert claim.verdict == "supported"
+    assert len(claim.comparisons) == 2 * (6 + 3 + 1)
     for comparison in claim.comparisons:
         assert comparison.estimate == pytest.approx(comparison.paper, abs=1e-6)
+        matters = 1.0 if "Tensor" in comparison.what and "other" in comparison.what else 0.1
+        assert abs(comparison.paper - matters) < 1e-6 or comparison.supports == (comparison.paper > matters)
+    assert {c.what for c in claim.comparisons if c.word == "contradicts"} == {
+        "income: MMoE minus Cross-Stitch"  # -0.02 points
+    }
 
 
-def test_claim_9_holds_and_does_not_hold_where_it_should() -> None:
+def test_claim_9_in_the_other_order_and_where_methods_are_alike() -> None:
     order = ["MMoE", "Cross-Stitch", "L2-Constrained", "OMoE", "Single-Task", "Shared-Bottom"]
-    means = {model: 0.94 - 0.001 * place for place, model in enumerate(order)} | {"Tensor-Factorization": 0.7}
+    means = {model: 0.95 - 0.002 * place for place, model in enumerate(order)} | {"Tensor-Factorization": 0.7}
     rows = pd.concat([runs(means, group) for group in ("income", "education")])
-    assert claim_9(rows).verdict == "holds"
+    claim = claim_9(rows)
+    assert (claim.verdict, claim.counts) == ("supported", "20 for, 0 against, 0 open")
+    assert claim.headline_comparison.ranks == (1, 1, 1)
     turned = dict(zip(means, reversed(means.values()), strict=True))
     rows = pd.concat([runs(turned, group) for group in ("income", "education")])
-    assert claim_9(rows).verdict == "does not hold"
+    found = claim_9(rows)
+    assert (found.verdict, found.count("supports")) == ("contradicted", 0)
+    assert found.headline_comparison.ranks == (0, 0, 0)
     alike = dict.fromkeys(METHODS, 0.94)
     rows = pd.concat([runs(alike, group) for group in ("income", "education")])
-    assert claim_9(rows).verdict == "does not hold"
+    assert claim_9(rows).verdict == "contradicted"  # 30 runs show that nothing that matters lies between them
     assert claim_9(rows).runs == 30
+
+
+def test_a_run_that_died_is_a_rate_and_a_rank_and_decides_nothing() -> None:
+    means = dict.fromkeys(METHODS, 0.94) | {"MMoE": 0.945}
+    rows = pd.concat([runs(means, group) for group in ("income", "education")], ignore_index=True)
+    before = claim_9(rows).headline_comparison
+    rows.loc[
+        (rows["model"] == "MMoE") & (rows["setting"] == "income") & (rows["seed"] == 3), "test_main_auc"
+    ] = 0.5
+    rows.loc[
+        (rows["model"] == "MMoE") & (rows["setting"] == "income") & (rows["seed"] == 4), "test_auxiliary_auc"
+    ] = 0.5
+    claim = claim_9(rows)
+    after = claim.headline_comparison
+    assert (claim.died, claim.of_runs) == (2, 2 * 7 * 30)
+    assert (before.word, after.word) == ("supports", "supports")
+    assert after.estimate == pytest.approx(before.estimate, abs=0.01)  # with the dead run it would be -0.98
+    assert before.ranks is not None
+    assert after.ranks is not None
+    assert (before.ranks[0], after.ranks[0]) == (1, pytest.approx(29 / 30))
+    assert census_died(rows).sum() == 2
 
 
 def test_claim_9_needs_every_method() -> None:
     rows = pd.concat([runs(papers_order("income")), runs({"MMoE": 0.88}, "education")])
     with pytest.raises(ValueError, match="expected some of every method"):
+        claim_9(rows)
+    rows = pd.concat([runs(papers_order(group), group) for group in ("income", "education")])
+    rows.loc[rows["model"] == "OMoE", "test_main_auc"] = 0.5
+    with pytest.raises(ValueError, match="fewer than two runs of OMoE, income, learned both tasks"):
         claim_9(rows)
 
 
@@ -281,3 +314,61 @@ def test_balanced_keeps_the_seeds_that_every_method_has_on_every_group() -> None
     kept = balanced(rows)
     assert sorted(set(kept["seed"])) == [0, 2]
     assert len(kept) == 2 * 2 * 2
+
+
+def test_superiority_is_mann_and_whitneys_u_and_covers_the_truth() -> None:
+    generator = np.random.default_rng(4)
+    first, second = generator.normal(0.5, 1, 60), np.round(generator.normal(0, 2, 40), 1)
+    probability, low, high = superiority(first, second)
+    assert probability == pytest.approx(stats.mannwhitneyu(first, second).statistic / (60 * 40))
+    assert low < probability < high
+    turned = superiority(second, first)
+    assert turned == pytest.approx((1 - probability, 1 - high, 1 - low))
+    truth = stats.norm.cdf(0.5 / np.sqrt(5))
+    inside = 0
+    for _ in range(400):
+        _, low, high = superiority(generator.normal(0.5, 1, 40), generator.normal(0, 2, 40))
+        inside += low <= truth <= high
+    assert 0.91 < inside / 400 < 0.985
+    assert superiority([1.0, np.inf], [0.0, -np.inf]) == (1, 1, 1)
+    with pytest.raises(ValueError, match="one run has no spread"):
+        superiority([1.0], [1.0, 2.0])
+
+
+def test_shares_have_clopper_and_pearsons_interval() -> None:
+    share, low, high = exact_rate(4, 1200)
+    assert share == pytest.approx(4 / 1200)
+    # its ends by their definition: the rates under which as many, or as few, come with 2.5 %
+    assert stats.binom.sf(3, 1200, low) == pytest.approx(0.025)
+    assert stats.binom.cdf(4, 1200, high) == pytest.approx(0.025)
+    assert exact_rate(0, 10)[:2] == (0, 0)
+    assert paired_superiority([3.0, 2.0, np.inf, 1.0], [1.0, 3.0, 5.0, 1.0]) == exact_rate(2, 3)
+    assert paired_superiority([1.0, 2.0], [1.0, 2.0]) == (0.5, 0.0, 1.0)
+    with pytest.raises(ValueError, match="a rate needs runs"):
+        exact_rate(0, 0)
+    with pytest.raises(ValueError, match="two rows of as many numbers"):
+        paired_superiority([1.0, np.nan], [1.0, 2.0])
+
+
+def test_clusters_are_the_unit_where_there_are_some() -> None:
+    generator = np.random.default_rng(5)
+    inside = {"clusters": 0, "runs": 0}
+    for _ in range(300):
+        clusters = np.repeat(np.arange(4), 5)
+        values = generator.normal(0, 1, 4)[clusters] + generator.normal(0, 0.3, 20)
+        mean, low, high = clustered_interval(values, clusters)
+        assert low <= mean <= high
+        inside["clusters"] += low <= 0 <= high
+        _, low, high = mean_interval(values)
+        inside["runs"] += low <= 0 <= high
+    assert inside["clusters"] > 0.92 * 300
+    assert inside["runs"] < 0.75 * 300  # what one gets who takes runs for the unit
+    assert clustered_interval(values, np.arange(20)) == mean_interval(values)
+    assert clustered_interval(values, np.zeros(20)) == mean_interval(values)
+    with pytest.raises(ValueError, match="name each value's cluster"):
+        clustered_interval(values, clusters[:-1])
+
+
+def test_the_most_influential_rows_are_those_without_which_a_statistic_moves_most() -> None:
+    values = np.array([1.0, 2.0, 30.0, 3.0, -20.0, 2.5])
+    assert most_influential(lambda a: a.mean(axis=-1), values) == [2, 4]
