@@ -182,26 +182,6 @@ def test_without_the_log_of_random_impressions_there_is_none(made: GeneratedKuai
     assert same_data(data, with_random)  # random impressions are no part of anybody's history
 
 
-def test_real_files_and_the_stand_in_are_not_asked_for_at_once(made: GeneratedKuaiRand) -> None:
-    with pytest.raises(ValueError, match="give one of the two"):
-        load(made.folder, simulated=True)
-
-
-def test_the_stand_in_loads_and_encodes_like_the_real_set() -> None:
-    first, again, other = (load(simulated=True, num_users=200, seed=seed) for seed in (1, 1, 2))
-    assert first.simulated
-    assert first.source.startswith("simulated stand-in for KuaiRand-Pure, drawn with seed 1, 200 users, ")
-    assert tuple(first.log.columns) == LOG_COLUMNS
-    pd.testing.assert_frame_equal(first.log, again.log)
-    assert not first.log.equals(other.log)
-    data = encode(first)
-    assert data.simulated
-    assert data.random is not None
-    x = inputs(data)
-    assert x.shape == (len(first.log), data.num_inputs)
-    assert np.isfinite(x).all()
-
-
 class Opened:
     """Remembers the files that this process opens while `watching`."""
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from companion.study.cells import Cell, chunks
+from companion.study.kuairand_simulated import load_simulated
 from companion.study.policies import tradeoff
 from companion.study.presets import Preset
 from companion.study.rankers import EXPERTS, METHODS, TASKS, build_ranker
@@ -91,7 +92,7 @@ class RankingSource:
 @lru_cache(maxsize=1)
 def _tables(source: RankingSource) -> KuaiRandTables:
     if source.simulated:
-        return load(simulated=True) if source.users is None else load(simulated=True, num_users=source.users)
+        return load_simulated() if source.users is None else load_simulated(source.users)
     tables = load()
     if source.users is None:
         return tables
