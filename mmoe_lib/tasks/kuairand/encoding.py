@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from mmoe_lib.tasks.download import Release
 from mmoe_lib.tasks.kuairand.columns import (
     ENGAGEMENT,
     FIRST_LOG,
@@ -38,8 +39,6 @@ from mmoe_lib.tasks.kuairand.columns import (
 from mmoe_lib.tasks.kuairand.features import FeatureTables, Impressions, feature_tables, scaled
 from mmoe_lib.tasks.kuairand.files import (
     KUAIRAND_PURE,
-    Release,
-    find_or_download,
     read_log,
     read_users,
     read_videos,
@@ -142,18 +141,18 @@ def load(
         DownloadError: an OSError; no address gave the archive.
         OSError: the archive must be downloaded and the cache cannot be written.
     """
-    files = find_or_download(path, cache=cache, release=release)
+    files = release.find_or_download(path, cache=cache)
     sums: dict[str, str] = {}
-    first, sums[FIRST_LOG] = read_log(files.first_log, times_may_be_blank=True)
-    second, sums[SECOND_LOG] = read_log(files.second_log, times_may_be_blank=False)
-    users, sums[USERS] = read_users(files.users)
-    videos, sums[VIDEOS] = read_videos(files.videos)
+    first, sums[FIRST_LOG] = read_log(files[FIRST_LOG], times_may_be_blank=True)
+    second, sums[SECOND_LOG] = read_log(files[SECOND_LOG], times_may_be_blank=False)
+    users, sums[USERS] = read_users(files[USERS])
+    videos, sums[VIDEOS] = read_videos(files[VIDEOS])
     random = None
-    if files.random is not None:
-        raw, sums[RANDOM_LOG] = read_log(files.random, times_may_be_blank=False)
+    if RANDOM_LOG in files:
+        raw, sums[RANDOM_LOG] = read_log(files[RANDOM_LOG], times_may_be_blank=False)
         random = in_order(raw)[0]
     rows = len(first) + len(second)
-    one_kind_of_order(first, str(files.first_log))
+    one_kind_of_order(first, str(files[FIRST_LOG]))
     log, dropped = in_order(pd.concat([first, second], ignore_index=True))
     source = (
         f"{release.title}, {rows:,} of {release.complete_rows:,} rows; {dropped:,} exact duplicates among them "
