@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import cast
 
 import numpy as np
@@ -28,7 +28,7 @@ from mmoe_lib.training import (
     History,
     TrainingSettings,
     binary_cross_entropy,
-    train,
+    fit,
 )
 from mmoe_lib.training.batches import joined_epochs, with_noise
 from mmoe_lib.training.loop import Evaluate
@@ -174,7 +174,6 @@ def train_rankers(
         experts=choices.experts or EXPERTS,
         gate_dropout=choices.gate_dropout,
     )
-    ensemble = Ensemble(build, seeds, device=device)
     third = max(1, choices.epochs * (len(data.train) // choices.batch_size) // len(CHECKPOINTS))
     settings = TrainingSettings(
         steps=third * len(CHECKPOINTS),
@@ -184,11 +183,17 @@ def train_rankers(
         compile=compile,
         on_divergence=on_divergence,
     )
-    batches = minibatches(data, choices, ensemble.device)
-    history = train(
-        ensemble, batches, binary_cross_entropy, settings, evaluate, progress=progress, label=label
+    return fit(
+        build,
+        seeds,
+        partial(minibatches, data, choices),
+        binary_cross_entropy,
+        settings,
+        evaluate,
+        device=device,
+        progress=progress,
+        label=label,
     )
-    return ensemble, history
 
 
 def minibatches(

@@ -55,6 +55,7 @@ UCI_117 = Release(
 """The only release there is, the train table first; tests pass generated ones."""
 
 available = UCI_117.available
+"""Whether the real files can be had, as `mmoe_lib.tasks.download.Release.available` tells it."""
 
 
 def read(

@@ -49,6 +49,7 @@ KUAIRAND_PURE = Release(
 """The only release there is; tests pass generated ones."""
 
 available = KUAIRAND_PURE.available
+"""Whether the real files can be had, as `mmoe_lib.tasks.download.Release.available` tells it."""
 
 
 def read_log(path: Path, *, times_may_be_blank: bool) -> tuple[pd.DataFrame, str]:
