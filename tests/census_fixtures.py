@@ -6,7 +6,7 @@ import pytest
 from generated_census import Generated
 
 from mmoe_lib.tasks.census import CensusTables, load
-from mmoe_lib.tasks.census.files import CensusFiles, find
+from mmoe_lib.tasks.census.files import UCI_117
 
 
 @pytest.fixture
@@ -17,9 +17,9 @@ def generated(tmp_path: Path) -> Generated:
 
 
 @pytest.fixture(scope="session")
-def real_files() -> CensusFiles:
+def real_files() -> dict[str, Path]:
     """The official files by MMOE_DATA or the cache; nothing is downloaded."""
-    found = find()
+    found = UCI_117.find()
     if found is None:
         pytest.skip("the real Census-Income files are not here: set MMOE_DATA to the folder that holds them")
     return found
@@ -31,9 +31,9 @@ def real_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def real(real_files: CensusFiles, real_cache: Path) -> CensusTables:
+def real(real_files: dict[str, Path], real_cache: Path) -> CensusTables:
     """The real tables, parsed and checked."""
-    return load(real_files.train.parent, cache=real_cache)
+    return load(real_files["census-income.data"].parent, cache=real_cache)
 
 
 @pytest.fixture

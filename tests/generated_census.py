@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pandas as pd
 
 from mmoe_lib.tasks.census import simulated as census_simulated
 from mmoe_lib.tasks.census.columns import NOMINAL
-from mmoe_lib.tasks.census.files import OfficialFile, Release
+from mmoe_lib.tasks.census.files import UCI_117
+from mmoe_lib.tasks.download import OfficialFile, Release
 
 
 def official_text(people: pd.DataFrame) -> bytes:
@@ -26,11 +28,11 @@ def official_text(people: pd.DataFrame) -> bytes:
 
 def release_of(texts: Mapping[str, bytes], sources: tuple[Mapping[str, str], ...] = ()) -> Release:
     """A release whose rows and sums are those of generated texts."""
-    train, test = (
+    files = tuple(
         OfficialFile(name, text.count(b"\n"), hashlib.sha256(text).hexdigest())
         for name, text in texts.items()
     )
-    return Release("generated census", train, test, sources)
+    return replace(UCI_117, title="generated census", files=files, sources=sources)
 
 
 class Generated:

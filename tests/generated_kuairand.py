@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mmoe_lib.tasks.download import Release
 from mmoe_lib.tasks.kuairand.columns import (
     FIRST_LOG,
     LOG_COLUMNS,
@@ -22,7 +24,7 @@ from mmoe_lib.tasks.kuairand.columns import (
     VIDEO_COLUMNS,
     VIDEOS,
 )
-from mmoe_lib.tasks.kuairand.files import Release
+from mmoe_lib.tasks.kuairand.files import KUAIRAND_PURE
 
 STATISTICS = "video_features_statistic_pure.csv"
 """The file with averages over the month, which nothing may open."""
@@ -115,7 +117,8 @@ class GeneratedKuaiRand:
     @property
     def release(self) -> Release:
         """A release of these rows that is offered nowhere."""
-        return Release("generated KuaiRand", (), "", len(self.first) + len(self.second) + 100)
+        rows = len(self.first) + len(self.second) + 100
+        return replace(KUAIRAND_PURE, title="generated KuaiRand", sources=(), md5="", complete_rows=rows)
 
     def archive(self) -> bytes:
         """A .tar.gz as the publisher packs it, with the month statistics."""

@@ -35,6 +35,7 @@ LAYERS = (
     (
         "companion.checkout",
         "companion.programs",
+        "companion.census_changes",
         "companion.census_labels",
         "companion.controls",
         "companion.extensions",

@@ -32,7 +32,7 @@ from mmoe_lib.models.extensions import (
 )
 from mmoe_lib.models.layers import ModelBuilder
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.training import Ensemble, History, TrainingSettings, epochs, train
+from mmoe_lib.training import Ensemble, History, TrainingSettings, epochs, fit
 from mmoe_lib.training.devices import checked_device, faster_device
 
 _NETWORKS: dict[str, Any] = {"bottom_widths": (113,), "tower_widths": (8,)}
@@ -181,13 +181,12 @@ class MultiTaskModel:
         device = faster_device(
             settings.device, runs=settings.runs, batch_size=batch_size, steps=settings.epochs * steps
         )
-        ensemble = _ensemble(builder, sizes, encoder, fitted, seeds, device)
+        build = _builder(builder, sizes, encoder, fitted)
 
         def on_device(frame: pd.DataFrame) -> tuple[Tensor, Tensor]:
-            return encoder.encode(frame).to(ensemble.device), labels_of(fitted, frame).to(ensemble.device)
+            return encoder.encode(frame).to(device), labels_of(fitted, frame).to(device)
 
-        x, y = on_device(rows)
-        loss = MixedLoss(fitted, ensemble.device)
+        loss = MixedLoss(fitted, device)
         training = TrainingSettings(
             steps=settings.epochs * steps,
             learning_rate=settings.learning_rate,
@@ -199,8 +198,17 @@ class MultiTaskModel:
             compile=settings.compile,
         )
         evaluate = None if held_out is None else partial(_validation_loss, loss, *on_device(held_out))
-        batches = epochs(x, y, batch_size, seed=settings.seed)
-        history = train(ensemble, batches, loss, training, evaluate, progress=progress, label="fit")
+        ensemble, history = fit(
+            build,
+            seeds,
+            lambda device: epochs(*on_device(rows), batch_size, seed=settings.seed),
+            loss,
+            training,
+            evaluate,
+            device=device,
+            progress=progress,
+            label="fit",
+        )
         return cls(encoder, fitted, ensemble, chosen, sizes, history)
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -318,7 +326,7 @@ class MultiTaskModel:
             encoder = FrameEncoder.from_plain(content["encoder"])
             targets = tuple(Target(**fields) for fields in content["targets"])
             _, build, sizes = _chosen(str(name) if builder is None else builder, content["sizes"])
-            ensemble = _ensemble(build, sizes, encoder, targets, content["seeds"], device)
+            ensemble = Ensemble(_builder(build, sizes, encoder, targets), content["seeds"], device=device)
             for key, value in {**ensemble.parameters, **ensemble.buffers}.items():
                 saved = content["state"].pop(key)
                 if saved.shape != value.shape:
@@ -416,15 +424,10 @@ def _chosen(
     return model, MODELS[model], {**MODELS[model].keywords, **sizes}
 
 
-def _ensemble(
-    builder: ModelBuilder,
-    sizes: Mapping[str, Any],
-    encoder: FrameEncoder,
-    targets: Sequence[Target],
-    seeds: Sequence[int],
-    device: torch.device | str,
-) -> Ensemble:
-    """The untrained runs.
+def _builder(
+    builder: ModelBuilder, sizes: Mapping[str, Any], encoder: FrameEncoder, targets: Sequence[Target]
+) -> Callable[..., nn.Module]:
+    """What makes one run.
 
     Raises:
         ValueError: If the builder does not take these sizes, or its model does not give one output a target.
@@ -436,13 +439,14 @@ def _ensemble(
         raise ValueError(
             f"sizes are {dict(sizes)}, expected what {_name_of(builder)} takes ({error}): correct them"
         ) from error
-    ensemble = Ensemble(partial(builder, num_inputs, num_tasks, **sizes), seeds, device=device)
-    given = tuple(ensemble.predict(torch.zeros(1, num_inputs, device=ensemble.device)).shape[1:])
+    build = partial(builder, num_inputs, num_tasks, **sizes)
+    with torch.no_grad():
+        given = tuple(build(generator=seeded_generator(0, "trial"))(torch.zeros(1, num_inputs)).shape)
     if given != (1, num_tasks):
         raise ValueError(
             f"the model gives outputs {given} for one row, expected {(1, num_tasks)}: one a target"
         )
-    return ensemble
+    return build
 
 
 def _name_of(builder: ModelBuilder) -> str:

@@ -19,7 +19,7 @@ import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
@@ -68,24 +68,159 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class FileSet:
-    """The files of a data set, and where they are looked for.
+class OfficialFile:
+    """One file as its publisher released it.
 
     Attributes:
-        folder: their own folder, in the cache and in a folder that a user named.
-        places: where they may lie below a folder that a user named, the preferred one first; "." is the folder itself.
-        needed: the files without which nothing can be done, each with or without .gz behind its name.
-        by_hand: how to do without a download, the last part of an error.
-        optional: files that are taken when they are there.
-        mistaken: files that are often put there instead: by a pattern of names, what they are.
+        name: without .gz.
+        rows: how many lines it has; 0 where that is not published.
+        sha256: of the uncompressed text; "" where only the sum of an archive is published.
     """
 
+    name: str
+    rows: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A published data set: where its files are looked for, and where they are offered.
+
+    Attributes:
+        title: for readers.
+        folder: the files' own folder, in the cache and in a folder that a user named.
+        files: those without which nothing can be done, each with or without .gz behind its name.
+        by_hand: how to do without a download, the last part of an error.
+        sources: the places that offer them, the preferred one first.
+        md5: of what lies behind each address; "" where the files have sums of their own.
+        places: where they may lie below a folder that a user named, the preferred one first; "." is the folder itself.
+        optional: names of files that are taken when they are there.
+        mistaken: files that are often put there instead: by a pattern of names, what they are.
+        complete_rows: of the whole set, where it is also given out in part.
+    """
+
+    title: str
     folder: str
-    places: tuple[str, ...]
-    needed: tuple[str, ...]
+    files: tuple[OfficialFile, ...]
     by_hand: str
+    sources: tuple[Source, ...] = ()
+    md5: str = ""
+    places: tuple[str, ...] = (".",)
     optional: tuple[str, ...] = ()
     mistaken: Mapping[str, str] = field(default_factory=dict)
+    complete_rows: int = 0
+
+    def cache_folder(self, cache: str | os.PathLike[str] | None = None) -> Path:
+        """The folder of the set in the cache, `default_cache()` when None."""
+        return (default_cache() if cache is None else Path(cache)) / self.folder
+
+    def find(
+        self, path: str | os.PathLike[str] | None = None, *, cache: str | os.PathLike[str] | None = None
+    ) -> dict[str, Path] | None:
+        """Find the files on this machine, without a network: in `path`, in MMOE_DATA, in the cache.
+
+        Args:
+            path: a folder that holds them or one of their places. When given, nothing else is tried.
+            cache: the folder of downloads, `default_cache()` when None.
+
+        Returns:
+            By name, all that are needed and those of the optional ones that are there; None when they are in none of
+            these places. In the cache a part of the needed files counts as none, so that they are fetched anew.
+
+        Raises:
+            FileNotFoundError: `path` or MMOE_DATA is not a folder, `path` holds no such files, or one of the two
+                holds only a part of them.
+        """
+        if path is not None:
+            found = self._in_named_folder(Path(path), "path")
+            if found is None:
+                below = " and ".join(place for place in self.places if place != ".")
+                raise FileNotFoundError(
+                    f"no {self.files[0].name}(.gz) in {path} or below it in {below}{self._mistaken_in(Path(path))}: "
+                    f"{self.by_hand}"
+                )
+            return found
+        if given := os.environ.get("MMOE_DATA"):
+            found = self._in_named_folder(Path(given), "MMOE_DATA")
+            if found is not None:
+                return found
+        found, missing = self._in_place(self.cache_folder(cache))
+        return None if missing else found
+
+    def find_or_download(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+    ) -> dict[str, Path]:
+        """Find the files as `find` does, else download them into the cache.
+
+        Raises:
+            FileNotFoundError: as `find`.
+            DownloadError: no address gave them; without a network this takes at most 20 s.
+            OSError: the cache cannot be written.
+        """
+        found = self.find(path, cache=cache)
+        if found is not None:
+            return found
+        sums = {file.name: file.sha256 for file in self.files} | dict.fromkeys(self.optional, "")
+        return fetch(
+            sums,
+            self.sources,
+            self.cache_folder(cache),
+            by_hand=self.by_hand,
+            md5=self.md5,
+            optional=self.optional,
+            progress=progress,
+        )
+
+    def available(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+    ) -> bool:
+        """Whether the files can be found or downloaded, which is done; when no address gave them, a warning says why.
+
+        Raises:
+            OSError: as `find_or_download`, but for DownloadError: a folder that was named but is wrong is a slip of
+                the user, which a stand-in would hide.
+        """
+        try:
+            self.find_or_download(path, cache=cache, progress=progress)
+        except DownloadError as error:
+            warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+            return False
+        return True
+
+    def _in_place(self, place: Path) -> tuple[dict[str, Path], list[str]]:
+        """The files that lie in one folder, by name, and the needed ones that do not."""
+        needed = [file.name for file in self.files]
+        both = {name: with_or_without_gz(place / name) for name in (*needed, *self.optional)}
+        found = {name: path for name, path in both.items() if path is not None}
+        return found, [name for name in needed if name not in found]
+
+    def _in_named_folder(self, folder: Path, given_as: str) -> dict[str, Path] | None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{given_as} is {folder}, which is not a folder: {self.by_hand}")
+        for place in (folder / name for name in self.places):
+            found, missing = self._in_place(place)
+            if not missing:
+                return found
+            if len(missing) < len(self.files):
+                raise FileNotFoundError(
+                    f"{place} ({given_as}) holds a part of the files, {', '.join(missing)}(.gz) missing: {self.by_hand}"
+                )
+        return None
+
+    def _mistaken_in(self, folder: Path) -> str:
+        for pattern, what in self.mistaken.items():
+            for place in self.places:
+                for file in sorted((folder / place).glob(pattern)):
+                    return f" ({file.name} there is {what})"
+        return ""
 
 
 def default_cache() -> Path:
@@ -98,84 +233,14 @@ def default_cache() -> Path:
     return Path(pooch.os_cache("mmoe_lib"))
 
 
-def cache_folder(files: FileSet, cache: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of a set in the cache, `default_cache()` when None."""
-    return (default_cache() if cache is None else Path(cache)) / files.folder
-
-
-def find(
-    files: FileSet,
-    path: str | os.PathLike[str] | None = None,
-    *,
-    cache: str | os.PathLike[str] | None = None,
-) -> dict[str, Path] | None:
-    """Find files on this machine, without a network: in `path`, in MMOE_DATA, in the cache.
-
-    Args:
-        files: which files.
-        path: a folder that holds them or one of their places. When given, nothing else is tried.
-        cache: the folder of downloads, `default_cache()` when None.
-
-    Returns:
-        By name, all that are needed and those of the optional ones that are there; None when they are in none of
-        these places. In the cache a part of the needed files counts as none, so that they are fetched anew.
-
-    Raises:
-        FileNotFoundError: `path` or MMOE_DATA is not a folder, `path` holds no such files, or one of the two holds
-            only a part of them.
-    """
-    if path is not None:
-        found = _in_named_folder(files, Path(path), "path")
-        if found is None:
-            below = " and ".join(place for place in files.places if place != ".")
-            raise FileNotFoundError(
-                f"no {files.needed[0]}(.gz) in {path} or below it in {below}{_mistaken(files, Path(path))}: "
-                f"{files.by_hand}"
-            )
-        return found
-    if given := os.environ.get("MMOE_DATA"):
-        found = _in_named_folder(files, Path(given), "MMOE_DATA")
-        if found is not None:
-            return found
-    found, missing = _in_place(files, cache_folder(files, cache))
-    return None if missing else found
-
-
-def _in_place(files: FileSet, place: Path) -> tuple[dict[str, Path], list[str]]:
-    """The files that lie in one folder, by name, and the needed ones that do not."""
-    both = {name: with_or_without_gz(place / name) for name in (*files.needed, *files.optional)}
-    found = {name: path for name, path in both.items() if path is not None}
-    return found, [name for name in files.needed if name not in found]
-
-
-def _in_named_folder(files: FileSet, folder: Path, given_as: str) -> dict[str, Path] | None:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{given_as} is {folder}, which is not a folder: {files.by_hand}")
-    for place in (folder / name for name in files.places):
-        found, missing = _in_place(files, place)
-        if not missing:
-            return found
-        if len(missing) < len(files.needed):
-            raise FileNotFoundError(
-                f"{place} ({given_as}) holds a part of the files, {', '.join(missing)}(.gz) missing: {files.by_hand}"
-            )
-    return None
-
-
-def _mistaken(files: FileSet, folder: Path) -> str:
-    for pattern, what in files.mistaken.items():
-        for place in files.places:
-            for file in sorted((folder / place).glob(pattern)):
-                return f" ({file.name} there is {what})"
-    return ""
-
-
 def fetch(
     files: Mapping[str, str],
     sources: Sequence[Source],
     folder: Path,
     *,
     by_hand: str,
+    md5: str = "",
+    optional: Sequence[str] = (),
     answer_within: float = ANSWER_WITHIN,
     all_within: float = ALL_WITHIN,
     progress: bool = True,
@@ -188,20 +253,22 @@ def fetch(
     only when whole.
 
     Args:
-        files: for each file name the sha256 of its uncompressed text.
+        files: for each file name the sha256 of its uncompressed text, or "" where `md5` vouches for it.
         sources: the places that offer them, the preferred one first.
         folder: where the files go; made when missing.
         by_hand: how to do without a download, the last part of the error, e.g. "pass path=".
+        md5: of what lies behind each address, such as an archive of all files; "" where that is not published.
+        optional: the files that may be missing.
         answer_within: seconds without a byte after which an address is given up.
         all_within: seconds of waiting for bytes in the whole call; the time in which data flow does not
             count.
         progress: show a progress bar for each download on standard error.
 
     Returns:
-        For each file name the path of its .gz file.
+        For each file name the path of its .gz file, without the optional ones that are not offered.
 
     Raises:
-        DownloadError: a file could be had from no address.
+        DownloadError: a needed file could be had from no address.
         OSError: `folder` cannot be written.
     """
     patience = Patience(answer_within, all_within)
@@ -219,7 +286,10 @@ def fetch(
             if address in failures:
                 raise AddressError(failures[address])
             try:
-                downloaded[address] = download(address, scratch, patience, progress)
+                received = download(address, scratch, patience, progress)
+                if md5:
+                    _check_md5(received, md5)
+                downloaded[address] = received
             except AddressError as error:
                 failures[address] = str(error)
                 if error.host_is_dead:
@@ -231,7 +301,7 @@ def fetch(
         found: dict[str, Path] = {}
         for name in files:
             target = folder / f"{name}.gz"
-            if _has_sum(target, files[name]):
+            if files[name] and _has_sum(target, files[name]):
                 found[name] = target
                 continue
             tried: list[str] = []
@@ -248,57 +318,12 @@ def fetch(
                     found[name] = target
                     break
             else:
+                if name in optional:
+                    continue
                 raise DownloadError(
                     f"{name} could not be fetched; tried {', '.join(tried)}; by hand: {by_hand}"
                 )
         return found
-
-
-def fetch_archive(
-    files: FileSet,
-    addresses: Sequence[str],
-    md5: str,
-    folder: Path,
-    *,
-    title: str,
-    answer_within: float = ANSWER_WITHIN,
-    all_within: float = ALL_WITHIN,
-    progress: bool = True,
-) -> None:
-    """Fetch a set that is published as one .tar, and put its files into `folder`, each as `<name>.gz`.
-
-    Args:
-        files: which files of the archive are taken; nothing else of it is read.
-        addresses: where the archive is offered, the preferred one first.
-        md5: of the archive, as published.
-        folder: where the files go; made when missing.
-        title: of the set, for an error.
-        answer_within: as in `fetch`.
-        all_within: as in `fetch`.
-        progress: as in `fetch`.
-
-    Raises:
-        DownloadError: no address gave the archive with this sum and all that is needed in it.
-        OSError: `folder` cannot be written.
-    """
-    patience = Patience(answer_within, all_within)
-    tried = []
-    with _scratch_in(folder, files.by_hand) as scratch:
-        for address in addresses:
-            try:
-                archive = download(address, Path(scratch), patience, progress)
-                _check_md5(archive, md5)
-                unpacked = _members(archive, files, Path(scratch))
-            except AddressError as error:
-                tried.append(f"{address} ({error})")
-                continue
-            for file in unpacked:
-                file.chmod(0o644)
-                os.replace(file, folder / file.name)
-            return
-    raise DownloadError(
-        f"the archive of {title} could not be fetched; tried {', '.join(tried)}; by hand: {files.by_hand}"
-    )
 
 
 def _scratch_in(folder: Path, by_hand: str) -> tempfile.TemporaryDirectory[str]:
@@ -319,48 +344,6 @@ def _check_md5(archive: Path, expected: str) -> None:
             total.update(block)
     if total.hexdigest() != expected:
         raise AddressError(f"the archive has the md5 {total.hexdigest()}, expected {expected}")
-
-
-def _members(archive: Path, files: FileSet, scratch: Path) -> list[Path]:
-    """The files of the set out of the archive, each as <name>.gz."""
-    wanted = {*files.needed, *files.optional}
-    unpacked = []
-    try:
-        with tarfile.open(archive) as tarred:
-            for member in tarred:
-                name = Path(member.name).name
-                if not member.isfile() or name not in wanted:
-                    continue
-                target = scratch / f"{name}.gz"
-                with (
-                    cast(IO[bytes], tarred.extractfile(member)) as inside,
-                    target.open("wb") as file,
-                    gzip.GzipFile("", "wb", 6, file, 0) as zipped,
-                ):
-                    shutil.copyfileobj(inside, zipped, _BLOCK)
-                unpacked.append(target)
-    except DAMAGED as error:
-        raise AddressError("the archive is cut short or damaged") from error
-    names = {file.name for file in unpacked}
-    missing = [name for name in files.needed if f"{name}.gz" not in names]
-    if missing:
-        raise AddressError(f"the archive holds no {', '.join(missing)}")
-    return unpacked
-
-
-def can_be_had(find: Callable[[], object]) -> bool:
-    """Whether files can be found or downloaded; when no address gave them, a warning says why.
-
-    Args:
-        find: Finds them, else downloads them. What it raises but DownloadError goes on to the caller: a folder that
-            was named but is wrong is a slip of the user, which a stand-in would hide.
-    """
-    try:
-        find()
-    except DownloadError as error:
-        warnings.warn(str(error), RuntimeWarning, stacklevel=3)
-        return False
-    return True
 
 
 def with_or_without_gz(plain: Path) -> Path | None:
@@ -499,12 +482,12 @@ def _copy(inside: IO[bytes], scratch: Path) -> Path:
 
 
 def _checked(path: Path, expected: str, scratch: Path) -> Path:
-    """The same text as a .gz file, when its sum is the expected one."""
+    """The same text as a .gz file, when its sum is the expected one or none is."""
     try:
         actual = text_sha256(path)
     except DAMAGED as error:
         raise AddressError("the file is cut short or damaged") from error
-    if actual != expected:
+    if expected and actual != expected:
         raise AddressError(f"its text has the sha256 {actual[:12]}..., expected {expected[:12]}...")
     if _is_gzip(path):
         return path

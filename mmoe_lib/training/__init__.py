@@ -3,6 +3,7 @@
 from mmoe_lib.training.batches import epochs
 from mmoe_lib.training.devices import faster_device
 from mmoe_lib.training.ensemble import Ensemble
+from mmoe_lib.training.fit import fit
 from mmoe_lib.training.history import DivergedError, History
 from mmoe_lib.training.loop import TrainingSettings, train
 from mmoe_lib.training.losses import binary_cross_entropy, squared_error
@@ -18,6 +19,7 @@ __all__ = [
     "binary_cross_entropy",
     "epochs",
     "faster_device",
+    "fit",
     "squared_error",
     "train",
 ]

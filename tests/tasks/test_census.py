@@ -16,7 +16,6 @@ from mmoe_lib.tasks import census, download
 from mmoe_lib.tasks.census import (
     GROUPS,
     CensusTables,
-    available,
     encode,
     load,
 )
@@ -33,7 +32,7 @@ from mmoe_lib.tasks.census.columns import (
     categories,
 )
 from mmoe_lib.tasks.census.encoding import INPUTS
-from mmoe_lib.tasks.census.files import CensusFiles, find_or_download
+from mmoe_lib.tasks.census.files import UCI_117
 from mmoe_lib.tasks.download import DownloadError
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -67,9 +66,7 @@ def test_values_are_read_without_blanks_and_with_one_dtype(generated: Generated,
     np.testing.assert_allclose(loaded.train["instance_weight"], generated.train["instance_weight"], rtol=1e-3)
     assert not loaded.simulated
     assert loaded.source == "generated census, 600 + 401 rows, sums checked"
-    assert loaded.sha256 == {
-        file.name: file.sha256 for file in (generated.release.train, generated.release.test)
-    }
+    assert loaded.sha256 == {file.name: file.sha256 for file in generated.release.files}
 
 
 def test_the_fast_form_gives_the_same_tables_without_parsing(
@@ -140,13 +137,13 @@ def test_the_order_is_path_then_variable_then_cache(
     given, variable, cache = folder("given"), folder("variable"), folder("cache")
     monkeypatch.setenv("MMOE_DATA", str(variable))
     release = generated.release
-    assert given in find_or_download(given, cache=cache, release=release).train.parents
-    assert variable in find_or_download(cache=cache, release=release).train.parents
+    assert given in release.find_or_download(given, cache=cache)["census-income.data"].parents
+    assert variable in release.find_or_download(cache=cache)["census-income.data"].parents
     (tmp_path / "no census in here").mkdir()
     monkeypatch.setenv("MMOE_DATA", str(tmp_path / "no census in here"))
-    assert cache in find_or_download(cache=cache, release=release).train.parents
+    assert cache in release.find_or_download(cache=cache)["census-income.data"].parents
     monkeypatch.delenv("MMOE_DATA")
-    assert cache in find_or_download(cache=cache, release=release).train.parents
+    assert cache in release.find_or_download(cache=cache)["census-income.data"].parents
 
 
 def test_missing_files_are_downloaded_into_the_cache(generated: Generated, tmp_path: Path) -> None:
@@ -161,7 +158,7 @@ def test_missing_files_are_downloaded_into_the_cache(generated: Generated, tmp_p
         port = server.stdout.readline().split("port ")[1].split()[0]
         source = {name: f"http://127.0.0.1:{port}/{name}.gz" for name in generated.texts}
         release = replace(generated.release, sources=(source,))
-        assert available(cache=tmp_path / "cache", release=release, progress=False)
+        assert release.available(cache=tmp_path / "cache", progress=False)
     finally:
         server.kill()
         server.wait()
@@ -196,7 +193,7 @@ def test_another_sum_is_told(generated: Generated, tmp_path: Path) -> None:
     (generated.folder / "census-income.test.gz").write_bytes(gzip.compress(changed))
     with pytest.raises(ValueError, match="wrong sum: sha256 of the text") as caught:
         load(generated.folder, cache=tmp_path, release=generated.release)
-    assert generated.release.test.sha256 in one_line(caught.value)
+    assert generated.release.files[1].sha256 in one_line(caught.value)
 
 
 def test_the_adult_set_is_recognised(generated: Generated, tmp_path: Path) -> None:
@@ -236,7 +233,7 @@ def test_missing_folders_and_files_are_told(
         load(generated.folder)
     monkeypatch.setenv("MMOE_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match=r"MMOE_DATA is .*nowhere, which is not a folder"):
-        available()
+        UCI_117.available()
 
 
 def test_an_unwritable_cache_warns_when_the_files_are_at_hand(generated: Generated, tmp_path: Path) -> None:
@@ -267,7 +264,7 @@ def test_without_files_and_network_the_error_says_what_to_do(generated: Generate
         load(cache=tmp_path / "cache", release=release)
     assert "path= or in the environment variable MMOE_DATA" in one_line(caught.value)
     with pytest.warns(RuntimeWarning, match="could not be fetched"):
-        assert not available(cache=tmp_path / "cache", release=release)
+        assert not release.available(cache=tmp_path / "cache")
     assert time.monotonic() - start < 5
 
 
@@ -530,7 +527,7 @@ def test_every_real_value_is_listed(real: CensusTables) -> None:
 
 @pytest.mark.usefixtures("real")  # leaves the fast form in the cache
 def test_the_second_load_is_quick_and_with_the_encoding_small(
-    real_files: CensusFiles, real_cache: Path
+    real_files: dict[str, Path], real_cache: Path
 ) -> None:
     code = (
         "import resource, sys, time\n"
@@ -541,7 +538,7 @@ def test_the_second_load_is_quick_and_with_the_encoding_small(
         "census.encode(tables, 'income')\n"
         "print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
-    arguments = [sys.executable, "-c", code, str(real_files.train.parent), str(real_cache)]
+    arguments = [sys.executable, "-c", code, str(real_files["census-income.data"].parent), str(real_cache)]
     printed = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     seconds, kilobytes = (float(number) for number in printed.split())
     assert seconds < 2

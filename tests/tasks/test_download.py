@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from mmoe_lib.tasks import download
-from mmoe_lib.tasks.census.files import UCI_117, CensusFiles
-from mmoe_lib.tasks.download import DownloadError, FileSet, fetch, find, text_sha256
+from mmoe_lib.tasks.census.files import UCI_117
+from mmoe_lib.tasks.download import DownloadError, OfficialFile, Release, fetch, text_sha256
 
 TEXT = b"one, two\n" * 1000
 SUM = hashlib.sha256(TEXT).hexdigest()
@@ -283,10 +283,10 @@ def test_the_census_sources_offer_both_files_from_two_hosts() -> None:
     assert hosts == {"archive.ics.uci.edu", "raw.githubusercontent.com"}
 
 
-def test_the_real_files_pass_through(real_files: CensusFiles, serve: Serve, tmp_path: Path) -> None:
-    inside = {path.name: path.read_bytes() for path in (real_files.train, real_files.test)}
+def test_the_real_files_pass_through(real_files: dict[str, Path], serve: Serve, tmp_path: Path) -> None:
+    inside = {path.name: path.read_bytes() for path in real_files.values()}
     server = serve({"/census.zip": zipped({"census.tar.gz": tar_gz(inside)})})
-    wanted = {file.name: file.sha256 for file in (UCI_117.train, UCI_117.test)}
+    wanted = {file.name: file.sha256 for file in UCI_117.files}
     sources = [dict.fromkeys(wanted, f"{server.address}/{page}") for page in ("404", "census.zip")]
     found = fetch(wanted, sources, tmp_path, by_hand="", progress=False)
     assert {name: text_sha256(path) for name, path in found.items()} == wanted
@@ -294,33 +294,39 @@ def test_the_real_files_pass_through(real_files: CensusFiles, serve: Serve, tmp_
 
 
 def test_files_are_found_where_they_may_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = FileSet(
-        "own", ("own", "."), ("a", "b"), "do it by hand", optional=("c",), mistaken={"x*": "another set"}
+    files = Release(
+        "a set",
+        "own",
+        (OfficialFile("a"), OfficialFile("b")),
+        "do it by hand",
+        places=("own", "."),
+        optional=("c",),
+        mistaken={"x*": "another set"},
     )
     monkeypatch.delenv("MMOE_DATA", raising=False)
     cache, given = tmp_path / "cache", tmp_path / "given"
     given.mkdir()
-    assert find(files, cache=cache) is None
+    assert files.find(cache=cache) is None
     (cache / "own").mkdir(parents=True)
     (cache / "own" / "a.gz").touch()
-    assert find(files, cache=cache) is None  # a download that was broken off: fetched anew, no error
+    assert files.find(cache=cache) is None  # a download that was broken off: fetched anew, no error
     (cache / "own" / "b").touch()
-    assert find(files, cache=cache) == {"a": cache / "own" / "a.gz", "b": cache / "own" / "b"}
+    assert files.find(cache=cache) == {"a": cache / "own" / "a.gz", "b": cache / "own" / "b"}
     (given / "xyz").touch()
     with pytest.raises(
         FileNotFoundError, match=r"no a\(\.gz\) in .* below it in own \(xyz there is another set\): do it"
     ):
-        find(files, given, cache=cache)
+        files.find(given, cache=cache)
     for name in "abc":
         if name == "b":
             with pytest.raises(
                 FileNotFoundError, match=r"\(path\) holds a part of the files, b\(\.gz\) missing"
             ):
-                find(files, given, cache=cache)
+                files.find(given, cache=cache)
         (given / name).touch()
-    assert find(files, given, cache=cache) == {name: given / name for name in "abc"}
+    assert files.find(given, cache=cache) == {name: given / name for name in "abc"}
     monkeypatch.setenv("MMOE_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(
         FileNotFoundError, match=r"MMOE_DATA is .*nowhere, which is not a folder: do it by hand"
     ):
-        find(files, cache=cache)
+        files.find(cache=cache)

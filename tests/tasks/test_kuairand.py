@@ -16,7 +16,7 @@ from generated_kuairand import STATISTICS, GeneratedKuaiRand, md5
 from numpy.typing import NDArray
 from test_download import Server
 
-from mmoe_lib.tasks.download import DownloadError
+from mmoe_lib.tasks.download import DownloadError, OfficialFile
 from mmoe_lib.tasks.kuairand import KuaiRandTables, RankingData, encode, load
 from mmoe_lib.tasks.kuairand.columns import (
     FIRST_LOG,
@@ -31,7 +31,7 @@ from mmoe_lib.tasks.kuairand.columns import (
     VIDEO_COLUMNS,
     VIDEOS,
 )
-from mmoe_lib.tasks.kuairand.files import KUAIRAND_PURE, KuaiRandFiles, find, find_or_download, read_log
+from mmoe_lib.tasks.kuairand.files import KUAIRAND_PURE, archive_of_all, read_log
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -56,17 +56,17 @@ def tables(request: pytest.FixtureRequest, tmp_path: Path) -> KuaiRandTables:
 
 
 @pytest.fixture(scope="session")
-def real_files() -> KuaiRandFiles:
+def real_files() -> dict[str, Path]:
     """The real files by MMOE_DATA or the cache; nothing is downloaded."""
-    found = find()
+    found = KUAIRAND_PURE.find()
     if found is None:
         pytest.skip("the real KuaiRand-Pure files are not here: set MMOE_DATA to the folder that holds them")
     return found
 
 
 @pytest.fixture(scope="session")
-def real(real_files: KuaiRandFiles) -> KuaiRandTables:
-    return load(real_files.first_log.parent)
+def real(real_files: dict[str, Path]) -> KuaiRandTables:
+    return load(real_files[FIRST_LOG].parent)
 
 
 @pytest.fixture(scope="session")
@@ -180,26 +180,6 @@ def test_without_the_log_of_random_impressions_there_is_none(made: GeneratedKuai
     data = encode(without)
     assert data.random is None
     assert same_data(data, with_random)  # random impressions are no part of anybody's history
-
-
-def test_real_files_and_the_stand_in_are_not_asked_for_at_once(made: GeneratedKuaiRand) -> None:
-    with pytest.raises(ValueError, match="give one of the two"):
-        load(made.folder, simulated=True)
-
-
-def test_the_stand_in_loads_and_encodes_like_the_real_set() -> None:
-    first, again, other = (load(simulated=True, num_users=200, seed=seed) for seed in (1, 1, 2))
-    assert first.simulated
-    assert first.source.startswith("simulated stand-in for KuaiRand-Pure, drawn with seed 1, 200 users, ")
-    assert tuple(first.log.columns) == LOG_COLUMNS
-    pd.testing.assert_frame_equal(first.log, again.log)
-    assert not first.log.equals(other.log)
-    data = encode(first)
-    assert data.simulated
-    assert data.random is not None
-    x = inputs(data)
-    assert x.shape == (len(first.log), data.num_inputs)
-    assert np.isfinite(x).all()
 
 
 class Opened:
@@ -705,8 +685,8 @@ def test_the_archive_is_downloaded_once_and_its_statistics_left_in_it(
 ) -> None:
     archive = made.archive()
     site = server({"/other": archive + b"x", "/good": archive})
-    addresses = tuple(f"{site.address}/{page}" for page in ("missing", "other", "good"))
-    release = replace(made.release, archives=addresses, md5=md5(archive))
+    sources = tuple(archive_of_all(f"{site.address}/{page}") for page in ("missing", "other", "good"))
+    release = replace(made.release, sources=sources, md5=md5(archive))
     cache = tmp_path / "cache"
     first = load(cache=cache, release=release)
     again = load(cache=cache, release=release)
@@ -732,9 +712,9 @@ def test_a_wrong_archive_is_refused_with_its_sum(
         ("half", md5(archive), "the download broke off"),
         ("404", md5(archive), "HTTP 404"),
     ):
-        release = replace(made.release, archives=(f"{site.address}/{page}",), md5=expected)
+        release = replace(made.release, sources=(archive_of_all(f"{site.address}/{page}"),), md5=expected)
         with pytest.raises(DownloadError) as caught:
-            find_or_download(cache=tmp_path / "cache", release=release, progress=False)
+            release.find_or_download(cache=tmp_path / "cache", progress=False)
         message = one_line(caught.value)
         assert told in message
         assert f"{site.address}/{page}" in message
@@ -747,39 +727,42 @@ def test_an_archive_without_a_needed_file_is_refused(
 ) -> None:
     archive = made.archive()
     site = server({"/a": archive})
+    other = OfficialFile("videos_of_another_set.csv")
     release = replace(
         made.release,
-        archives=(f"{site.address}/a",),
+        sources=({**archive_of_all(f"{site.address}/a"), other.name: f"{site.address}/a"},),
         md5=md5(archive),
-        needed=(*made.release.needed[:3], "videos_of_another_set.csv"),
+        files=(*made.release.files[:3], other),
     )
     with pytest.raises(DownloadError, match=r"holds no videos_of_another_set\.csv"):
-        find_or_download(cache=tmp_path, release=release, progress=False)
+        release.find_or_download(cache=tmp_path, progress=False)
 
 
 def test_a_cache_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("")
     with pytest.raises(OSError, match="cannot write to the cache folder") as caught:
-        find_or_download(cache=tmp_path / "a file" / "x")
+        KUAIRAND_PURE.find_or_download(cache=tmp_path / "a file" / "x")
     one_line(caught.value)
 
 
 def test_the_published_archive_is_named() -> None:
     assert KUAIRAND_PURE.md5 == "0820331067a3784d9691136f772b35a7"
-    assert KUAIRAND_PURE.archives == ("https://zenodo.org/records/10439422/files/KuaiRand-Pure.tar.gz",)
+    (source,) = KUAIRAND_PURE.sources
+    assert set(source.values()) == {"https://zenodo.org/records/10439422/files/KuaiRand-Pure.tar.gz"}
+    assert set(source) == {FIRST_LOG, SECOND_LOG, USERS, VIDEOS, RANDOM_LOG}
     assert KUAIRAND_PURE.complete_rows == 1_436_609
 
 
 # --- the real files ---
 
 
-def test_the_real_counts_are_those_of_the_source(real_files: KuaiRandFiles, real: KuaiRandTables) -> None:
+def test_the_real_counts_are_those_of_the_source(real_files: dict[str, Path], real: KuaiRandTables) -> None:
     assert (
         real.source == "KuaiRand-Pure, 1,045,516 of 1,436,609 rows; 5,460 exact duplicates among them dropped"
     )
     assert len(real.log) == 1_045_516 - 5_460
     assert (len(real.users), len(real.videos)) == (27_285, 7_583)
-    second, _ = read_log(real_files.second_log, times_may_be_blank=False)
+    second, _ = read_log(real_files[SECOND_LOG], times_may_be_blank=False)
     assert len(second) == 228_329
     late = second["date"] > 20220430
     again = second.duplicated()
@@ -826,7 +809,7 @@ def test_real_test_outcomes_reach_no_input_of_their_day_before(
     assert not same[time > first].all()
 
 
-def test_the_real_set_is_ready_in_30_seconds_and_3_gigabytes(real_files: KuaiRandFiles) -> None:
+def test_the_real_set_is_ready_in_30_seconds_and_3_gigabytes(real_files: dict[str, Path]) -> None:
     program = (
         "import json, resource, sys, time; start = time.process_time()\n"  # what a busy machine does not change
         "from mmoe_lib.tasks.kuairand import encode, load\n"
@@ -835,7 +818,7 @@ def test_the_real_set_is_ready_in_30_seconds_and_3_gigabytes(real_files: KuaiRan
         "print(json.dumps([len(data.train), time.process_time() - start, peak]))"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", program, str(real_files.first_log.parent)],
+        [sys.executable, "-c", program, str(real_files[FIRST_LOG].parent)],
         check=True,
         capture_output=True,
         text=True,

@@ -23,6 +23,7 @@ from mmoe_lib.training import (
     TrainingSettings,
     binary_cross_entropy,
     epochs,
+    fit,
     squared_error,
     train,
 )
@@ -68,6 +69,31 @@ def test_run_r_of_an_ensemble_is_that_module_trained_alone(name: str) -> None:
     alone = torch.stack(_train_alone(name, run, 1_000, torch.float64))  # (steps, K)
     assert float(((together[:, run] - alone) / alone).abs().max()) < 1e-10
     assert float(alone[-100:].mean()) < 0.9 * float(alone[:100].mean())  # and it learned something
+
+
+def test_fit_is_an_ensemble_trained_on_minibatches_of_its_own_device() -> None:
+    devices = []
+
+    def batches(device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        devices.append(device)
+        return synthetic.stream(0.5, SEEDS, 8, device=device)
+
+    settings = TrainingSettings(30, RATES, evaluate_every=10, monitor="step", note_every=10)
+
+    def evaluate(ensemble: Ensemble) -> dict[str, Tensor]:
+        return {"step": torch.arange(3.0) * len(ensemble)}
+
+    build = partial(paper_model("MMoE"), 100, 2)
+    runs, history = fit(build, SEEDS, batches, squared_error, settings, evaluate, progress=False)
+    other = Ensemble(build, SEEDS)
+    expected = train(
+        other, synthetic.stream(0.5, SEEDS, 8), squared_error, settings, evaluate, progress=False
+    )
+    assert devices == [torch.device("cpu")]
+    assert runs.seeds == SEEDS
+    assert history.best_step.tolist() == expected.best_step.tolist() == [10, 10, 10]
+    assert all(torch.equal(runs.parameters[name], value) for name, value in other.parameters.items())
+    assert all(torch.equal(a, b) for a, b in zip(history.losses, expected.losses, strict=True))
 
 
 def test_means_agree_in_float32() -> None:

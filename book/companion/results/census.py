@@ -249,7 +249,7 @@ def changes_table(
     """How many AUC points each change moves the main task, a row a change and method.
 
     Args:
-        rows: Rows of `data/results/census_choices.csv`, with settings such as "income: batch 256".
+        rows: Rows of `data/results/census_choices.csv`, with group, change and model.
         group: "income" or "education".
         baseline: What the changes are compared with.
 
@@ -258,7 +258,7 @@ def changes_table(
     """
     found = []
     of_group = rows[rows["group"] == group]
-    change = of_group["setting"].str.removeprefix(f"{group}: ")
+    change = of_group["change"]
     for model in dict.fromkeys(of_group.loc[change == baseline, "model"]):
         points = 100 * of_group.loc[of_group["model"] == model, "test_main_auc"]
         base = points[change == baseline].dropna()
@@ -276,16 +276,15 @@ def tucker_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean, lowest and highest test AUC of Tensor-Factorization under each setting, both groups side by side.
 
     Args:
-        rows: Rows of `data/results/census_tucker.csv`.
+        rows: Rows of `data/results/census_tucker.csv`, with group and change.
     """
     table: dict[str, dict[str, str]] = {}
-    for row in rows.drop_duplicates("setting").to_dict("records"):
-        group, _, name = str(row["setting"]).partition(": ")
-        runs = rows[rows["setting"] == row["setting"]]
-        for value, title in (("test_main_auc", group), ("test_auxiliary_auc", f"never married ({group})")):
+    for (group, name), runs in rows.groupby(["group", "change"], sort=False):
+        titles = {"test_main_auc": str(group), "test_auxiliary_auc": f"never married ({group})"}
+        for value, title in titles.items():
             sample = runs[value]
             text = f"{sample.mean():.4f} ({sample.min():.4f} to {sample.max():.4f})"
-            table.setdefault(name, {})[title] = text
+            table.setdefault(str(name), {})[title] = text
     return pd.DataFrame(table).T
 
 
@@ -321,14 +320,13 @@ def alpha_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean test AUC of L2-Constrained with 95 % intervals for several strengths of its pull, both groups.
 
     Args:
-        rows: Rows of `data/results/census_choices.csv`, with settings such as "income: alpha = 0.001".
+        rows: Rows of `data/results/census_choices.csv`, with group and alpha.
     """
-    parts = rows["setting"].str.extract(r"^(?P<group>\w+): alpha = (?P<alpha>.+)$").dropna()
     table: dict[str, dict[str, str | int]] = {}
-    for group, alpha in parts.drop_duplicates().itertuples(index=False, name=None):
-        same = parts.index[(parts["group"] == group) & (parts["alpha"] == alpha)]
-        sample = rows.loc[same, "test_main_auc"].dropna()
-        table.setdefault(alpha, {"runs": len(sample)})[group] = show_interval(*mean_interval(sample))
+    for (group, alpha), runs in rows.dropna(subset=["alpha"]).groupby(["group", "alpha"], sort=False):
+        sample = runs["test_main_auc"].dropna()
+        told = table.setdefault(f"{alpha:g}", {"runs": len(sample)})
+        told[str(group)] = show_interval(*mean_interval(sample))
     found = pd.DataFrame(table).T
     found.index.name = "alpha"
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from companion.census_changes import with_changes
 from companion.checkout import DATA
 
 
@@ -37,6 +38,8 @@ def read_independent(name: str) -> pd.DataFrame:
 def read_results(name: str, preset: str | None = None) -> pd.DataFrame:
     """The rows of one of our studies, such as "census"; one row a run.
 
+    Those of the changes on Census-Income get the columns of `companion.census_changes.with_changes`.
+
     Args:
         name: The file's name.
         preset: Only the rows of this preset; None for all.
@@ -49,4 +52,5 @@ def read_results(name: str, preset: str | None = None) -> pd.DataFrame:
     chosen = rows if preset is None else rows[rows["preset"] == preset]
     if chosen.empty:
         raise ValueError(f"data/results/{name}.csv has no rows of preset {preset!r}: run its study first")
-    return chosen.reset_index(drop=True)
+    chosen = chosen.reset_index(drop=True)
+    return with_changes(chosen) if name in ("census_choices", "census_tucker") else chosen

@@ -300,9 +300,10 @@ def live_table(rows: pd.DataFrame, optimiser: str, *, weight: float = 0.5) -> pd
     if not 0 <= place <= last or not np.isclose(place, weight * last):
         raise ValueError(f"weight is {weight:g}, expected one of 0, {1 / last:g}, {2 / last:g} .. 1")
     table: dict[str, dict[str, str | int]] = {}
+    pairs = {f"{new} over {old}": (new, old) for new, old in itertools.permutations(METHODS, 2)}
     for printed in read_paper("table4_live_experiment").to_dict("records"):
         name = str(printed["comparison"])
-        new, old = name.split(" over ")
+        new, old = pairs[name]
         ours, theirs = paired_runs(
             trained_runs(rows, optimiser, new), trained_runs(rows, optimiser, old), f"{new} and {old}"
         )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from companion.census_changes import CHOICES, TUCKER, alphas_of, choices_of, traps_of, tucker_of
 from companion.study.cells import Cell, chunks
 from companion.study.census_variants import AS_IN_THE_STUDY, encode_variant
 from companion.study.presets import Preset
@@ -19,8 +21,9 @@ from mmoe_lib.metrics import auc
 from mmoe_lib.models import TuckerLayer
 from mmoe_lib.models.layers import ModelBuilder
 from mmoe_lib.tasks.census import GROUPS, CensusData, CensusTables, load
-from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, binary_cross_entropy, train
+from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, binary_cross_entropy, fit
 from mmoe_lib.training import epochs as minibatches
+from mmoe_lib.training.batches import with_noise
 from mmoe_lib.training.loop import Evaluate
 
 BATCH_SIZE = 1024
@@ -133,7 +136,7 @@ def train_runs(
     evaluate: Evaluate | None = None,
     monitor: str | None = None,
     patience: int | None = None,
-    compile: bool = False,
+    noise: int = 0,
     on_divergence: str = "raise",
     progress: bool = True,
     label: str = "training",
@@ -155,7 +158,7 @@ def train_runs(
         evaluate: Metrics of the runs, computed after every epoch.
         monitor: The metric by which a run keeps its best epoch; None keeps the last.
         patience: Epochs without a better one after which a run stops; None never stops early.
-        compile: Compile the training step; it takes some seconds, so only for longer trainings.
+        noise: Columns of random numbers that the inputs carry, for gate dropout.
         on_divergence: "raise", or "record" to let the other runs go on.
         progress: Show a progress bar.
         label: What the bar says.
@@ -165,28 +168,33 @@ def train_runs(
         ValueError: If there are fewer rows than in a batch, or no epoch.
     """
     num_inputs, num_tasks = data.x_train.shape[1], data.y_train.shape[1]
-    ensemble = Ensemble(partial(builder, num_inputs, num_tasks), seeds, device=device)
-    x, y = data.x_train.to(ensemble.device), data.y_train.to(ensemble.device)
-    steps_per_epoch = len(x) // batch_size
+    # On a CPU a step of this size is its matrix products; compiling saves a tenth of it and takes longer.
+    steps_per_epoch = len(data.x_train) // batch_size
     settings = TrainingSettings(
         steps=epochs * steps_per_epoch,
         learning_rate=learning_rate,
         evaluate_every=steps_per_epoch if evaluate else 0,
         monitor=monitor,
         patience=patience,
-        compile=compile,
         on_divergence=on_divergence,
     )
-    history = train(
-        ensemble,
-        minibatches(x, y, batch_size, seed=order),
+
+    def batches(device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        x, y = data.x_train.to(device), data.y_train.to(device)
+        shared = minibatches(x, y, batch_size, seed=order)
+        return with_noise(shared, noise, seed=order) if noise else shared
+
+    return fit(
+        partial(builder, num_inputs, num_tasks),
+        seeds,
+        batches,
         binary_cross_entropy,
         settings,
         evaluate,
+        device=device,
         progress=progress,
         label=label,
     )
-    return ensemble, history
 
 
 def score(ensemble: Ensemble, data: CensusData) -> pd.DataFrame:
@@ -255,7 +263,6 @@ def run(
             batch_size=choices.batch_size,
             order=choices.order,
             device=device,
-            # On a CPU a step of this size is its matrix products; compiling saves a tenth of it and takes longer.
             on_divergence="record",
             progress=False,
         )
@@ -322,41 +329,6 @@ def _cell(
 COMPARED = ("Shared-Bottom", "MMoE")
 """The methods with which choices and traps are measured."""
 
-CHOICES: Mapping[str, Mapping[str, str | float]] = {
-    AS_IN_THE_STUDY: {},
-    "another order of the rows": {"order": 1},
-    "batch 256": {"batch_size": 256},
-    "batch 4096": {"batch_size": 4096},
-    "two layers": {"depth": 2},
-    "4 x the units": {"units": 4},
-    "2 x the epochs": {"epochs": 2},
-    "money on a plain scale": {"variant": "money on a plain scale"},
-    "numbers standardised": {"variant": "numbers standardised"},
-    "duplicates of training rows left out": {"variant": "duplicates of training rows left out"},
-}
-"""What the paper leaves open, changed one at a time; numbers of units and epochs are factors."""
-
-ALPHAS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
-"""What L2-Constrained's pull is set to, all else as tuned: how much of its result is the pull?"""
-
-TRAPS: Mapping[str, tuple[str, ...]] = {
-    "income": (
-        "education kept",
-        "weight kept",
-        "education and weight kept",
-        "columns misaligned",
-        "numbers unscaled",
-    ),
-    "education": (
-        "weight kept",
-        "columns misaligned",
-        "numbers unscaled",
-        "bachelor's or higher",
-        "some college or higher",
-    ),
-}
-"""What other re-implementations did, a variant of the encoding each."""
-
 
 def choice_cells(preset: Preset, chosen: Settings) -> list[Cell[Choices]]:
     """Choices and traps, each with the first runs of the study."""
@@ -364,56 +336,36 @@ def choice_cells(preset: Preset, chosen: Settings) -> list[Cell[Choices]]:
     cells = []
     for group in GROUPS:
         # Traps are measured on both groups, what the paper leaves open on the first.
-        for name, changed in CHOICES.items() if group == "income" else [(AS_IN_THE_STUDY, {})]:
+        for change in choices_of(group):
             for method in COMPARED:
                 setting = chosen[method, group]
-                values = dict(changed)
+                values = dict(CHOICES[change.name])
                 if "epochs" in values:
                     values["epochs"] = setting.epochs * int(values["epochs"])
                 if "units" in values:
                     settings = read_settings(setting.settings)
                     settings["units"] *= int(values.pop("units"))
                     values["settings"] = settings_text(settings)
-                cells.append(_cell(method, f"{group}: {name}", setting, seeds, **values))
-        for name in TRAPS[group]:
+                cells.append(_cell(method, change.setting, setting, seeds, **values))
+        for change in traps_of(group):
             for method in COMPARED:
-                setting = chosen[method, group]
-                cells.append(_cell(method, f"{group}: {name}", setting, seeds, variant=name))
+                cells.append(_cell(method, change.setting, chosen[method, group], seeds, variant=change.name))
         pulled = chosen["L2-Constrained", group]
-        for alpha in ALPHAS:
-            text = settings_text(read_settings(pulled.settings) | {"alpha": alpha})
-            cells.append(_cell(pulled.method, f"{group}: alpha = {alpha:g}", pulled, seeds, settings=text))
+        for change in alphas_of(group):
+            text = settings_text(read_settings(pulled.settings) | {"alpha": change.alpha})
+            cells.append(_cell(pulled.method, change.setting, pulled, seeds, settings=text))
     return cells
 
 
 def tucker_cells(preset: Preset, chosen: Settings) -> list[Cell[Choices]]:
-    """What could bring Tensor-Factorization down to the paper's 0.68 to 0.75: ranks, initial factors, learning rate."""
+    """Tensor-Factorization with each of `TUCKER`'s changes."""
     method, seeds = "Tensor-Factorization", range(max(2, preset.census_choice_runs // 2))
     cells = []
     for group in GROUPS:
         best = chosen[method, group]
-        tuned = read_settings(best.settings)
-
-        def ranks(inputs: int, units: int, tasks: int, tuned: dict[str, int | float] = tuned) -> str:
-            return settings_text(tuned | {"rank_inputs": inputs, "rank_units": units, "rank_tasks": tasks})
-
-        changes: dict[str, dict[str, str | float]] = {
-            "as tuned": {},
-            **{
-                f"r1 = {rank}": {"settings": settings_text(tuned | {"rank_inputs": rank})}
-                for rank in (1, 2, 4)
-            },
-            "all ranks 1": {"settings": ranks(1, 1, 1)},
-            "r3 = 1": {"settings": settings_text(tuned | {"rank_tasks": 1})},
-            "factors x 0.3": {"start": 0.3},
-            "factors x 0.1": {"start": 0.1},
-            "rate 0.001": {"learning_rate": 1e-3},
-            "rate 0.0001": {"learning_rate": 1e-4},
-            "rate 0.0001 and all ranks 1": {"learning_rate": 1e-4, "settings": ranks(1, 1, 1)},
-            "rate 0.0001 and factors x 0.3": {"learning_rate": 1e-4, "start": 0.3},
-            "one epoch": {"epochs": 1},
-        }
-        cells += [
-            _cell(method, f"{group}: {name}", best, seeds, **changed) for name, changed in changes.items()
-        ]
+        for change in tucker_of(group):
+            values: dict[str, Any] = dict(TUCKER[change.name])
+            if "ranks" in values:
+                values["settings"] = settings_text(read_settings(best.settings) | values.pop("ranks"))
+            cells.append(_cell(method, change.setting, best, seeds, **values))
     return cells

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mmoe_lib.tasks.census.columns import COLUMNS, COUNTS, EDUCATION, INCOME, LABELS, MARITAL, NOMINAL, Label
-from mmoe_lib.tasks.census.files import find_or_download, parse
+from mmoe_lib.tasks.census.files import UCI_117, parse
 from mmoe_lib.tasks.census.simulated import BIN_STARTS, CELLS, LARGEST
 
 
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         "target", type=Path, nargs="?", default=COUNTS, help="where to (default: the stored counts)"
     )
     target = parser.parse_args(arguments).target
-    train, _, _ = parse(find_or_download(), listed=dict.fromkeys(NOMINAL, ()))
+    train, _, _ = parse(UCI_117.find_or_download(), listed=dict.fromkeys(NOMINAL, ()))
     count(train).to_csv(target, index=False, lineterminator="\n")
     print(f"counted {len(train):,} rows into {target.name} by {', '.join(label.name for label in LABELS)}")
     return 0

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from companion.census_changes import AS_IN_THE_STUDY
 from mmoe_lib.tasks.census import CensusData, CensusTables, encode
 from mmoe_lib.tasks.census.columns import COLUMNS, CONTINUOUS, EDUCATION, WEIGHT, Group, Label, categories
 from mmoe_lib.tasks.census.encoding import (
@@ -28,8 +29,6 @@ from mmoe_lib.tasks.census.encoding import (
 )
 
 __all__ = ["AS_IN_THE_STUDY", "VARIANTS", "encode_variant", "misaligned_columns"]
-
-AS_IN_THE_STUDY = "as in the study"
 
 _Halves = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows of the test table: validation, test
 

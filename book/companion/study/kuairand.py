@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import cast
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from companion.study.cells import Cell, chunks
+from companion.study.kuairand_simulated import load_simulated
 from companion.study.policies import tradeoff
 from companion.study.presets import Preset
 from companion.study.rankers import EXPERTS, METHODS, TASKS, build_ranker
@@ -27,7 +28,7 @@ from mmoe_lib.training import (
     History,
     TrainingSettings,
     binary_cross_entropy,
-    train,
+    fit,
 )
 from mmoe_lib.training.batches import joined_epochs, with_noise
 from mmoe_lib.training.loop import Evaluate
@@ -91,7 +92,7 @@ class RankingSource:
 @lru_cache(maxsize=1)
 def _tables(source: RankingSource) -> KuaiRandTables:
     if source.simulated:
-        return load(simulated=True) if source.users is None else load(simulated=True, num_users=source.users)
+        return load_simulated() if source.users is None else load_simulated(source.users)
     tables = load()
     if source.users is None:
         return tables
@@ -173,7 +174,6 @@ def train_rankers(
         experts=choices.experts or EXPERTS,
         gate_dropout=choices.gate_dropout,
     )
-    ensemble = Ensemble(build, seeds, device=device)
     third = max(1, choices.epochs * (len(data.train) // choices.batch_size) // len(CHECKPOINTS))
     settings = TrainingSettings(
         steps=third * len(CHECKPOINTS),
@@ -183,11 +183,17 @@ def train_rankers(
         compile=compile,
         on_divergence=on_divergence,
     )
-    batches = minibatches(data, choices, ensemble.device)
-    history = train(
-        ensemble, batches, binary_cross_entropy, settings, evaluate, progress=progress, label=label
+    return fit(
+        build,
+        seeds,
+        partial(minibatches, data, choices),
+        binary_cross_entropy,
+        settings,
+        evaluate,
+        device=device,
+        progress=progress,
+        label=label,
     )
-    return ensemble, history
 
 
 def minibatches(

@@ -39,7 +39,8 @@ from mmoe_lib.tasks.census.columns import (
     Label,
     categories,
 )
-from mmoe_lib.tasks.census.files import UCI_117, Release, find_or_download, read
+from mmoe_lib.tasks.census.files import UCI_117, read
+from mmoe_lib.tasks.download import Release
 
 INPUTS = tuple(column for column in COLUMNS if column not in NEVER_INPUTS)
 """The 38 columns that a model sees."""
@@ -135,8 +136,9 @@ def load(
             raise ValueError(
                 "path= names real files and simulated=True asks for the stand-in: give one of the two"
             )
-        train_rows = release.train.rows if train_rows is None else train_rows
-        test_rows = release.test.rows if test_rows is None else test_rows
+        counts = [file.rows for file in release.files]
+        train_rows = counts[0] if train_rows is None else train_rows
+        test_rows = counts[1] if test_rows is None else test_rows
         train = stand_in.draw(train_rows, np.random.default_rng([seed, 0]))
         test = stand_in.draw(test_rows, np.random.default_rng([seed, 1]))
         source = (
@@ -146,7 +148,7 @@ def load(
         counted = {COUNTS.name: hashlib.sha256(COUNTS.read_bytes()).hexdigest()}
         return CensusTables(train, test, simulated=True, source=source, sha256=counted)
 
-    train, test, sums = read(find_or_download(path, cache=cache, release=release), cache=cache)
+    train, test, sums = read(release.find_or_download(path, cache=cache), cache=cache, release=release)
     source = f"{release.title}, {len(train):,} + {len(test):,} rows, sums checked"
     if train_rows is not None or test_rows is not None:
         train = some_rows(train, train_rows, np.random.default_rng([seed, 0]))

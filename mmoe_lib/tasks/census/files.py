@@ -8,7 +8,6 @@ import os
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mmoe_lib.files import write_whole
-from mmoe_lib.tasks import download
 from mmoe_lib.tasks.census.columns import COLUMNS, CONTINUOUS, NOMINAL, WEIGHT, categories
-from mmoe_lib.tasks.download import DAMAGED, FileSet, Source, cache_folder, can_be_had, fetch, open_text
+from mmoe_lib.tasks.download import DAMAGED, OfficialFile, Release, Source, open_text
 
-FOLDER = "census-income"
-BY_HAND = (
-    "put census-income.data.gz and census-income.test.gz (https://archive.ics.uci.edu/dataset/117) in a "
-    "folder and pass it as path= or in the environment variable MMOE_DATA"
-)
 _FAST_FORM = 1  # raised when the layout of the .npz changes
-
-
-@dataclass(frozen=True)
-class OfficialFile:
-    """One file as its publisher released it.
-
-    Attributes:
-        name: without .gz.
-        rows: how many lines it has.
-        sha256: of the uncompressed text.
-    """
-
-    name: str
-    rows: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Release:
-    """A released pair of files and where it is offered."""
-
-    title: str
-    train: OfficialFile
-    test: OfficialFile
-    sources: tuple[Source, ...]
 
 
 def _offered_in(folder: str) -> Source:
@@ -60,12 +28,18 @@ def _offered_in(folder: str) -> Source:
 
 UCI_117 = Release(
     title="Census-Income (KDD), UCI data set 117",
-    train=OfficialFile(
-        "census-income.data", 199_523, "3676a81db7d3528f3f8b9f3c699d0f0aa28db45e6e994fa0b8ed38327539ee86"
+    folder="census-income",
+    places=("census-income", "."),
+    files=(
+        OfficialFile(
+            "census-income.data", 199_523, "3676a81db7d3528f3f8b9f3c699d0f0aa28db45e6e994fa0b8ed38327539ee86"
+        ),
+        OfficialFile(
+            "census-income.test", 99_762, "98402b1ab879573d0a7f38a699a40258080e25e33d3401e7bf9c96d3fa0fab8c"
+        ),
     ),
-    test=OfficialFile(
-        "census-income.test", 99_762, "98402b1ab879573d0a7f38a699a40258080e25e33d3401e7bf9c96d3fa0fab8c"
-    ),
+    by_hand="put census-income.data.gz and census-income.test.gz (https://archive.ics.uci.edu/dataset/117) in a "
+    "folder and pass it as path= or in the environment variable MMOE_DATA",
     sources=(
         dict.fromkeys(
             ("census-income.data", "census-income.test"),
@@ -76,90 +50,33 @@ UCI_117 = Release(
             "https://raw.githubusercontent.com/drawbridge/keras-mmoe/5532ffb3ed6bccf4a0eae9d189fa0d661357425f/data"
         ),
     ),
+    mistaken={"adult*": "the Adult set with 15 columns, another one"},
 )
-"""The only release there is; tests pass generated ones."""
+"""The only release there is, the train table first; tests pass generated ones."""
 
-
-@dataclass(frozen=True)
-class CensusFiles:
-    """Where the two files lie (.gz or plain), and what they should be. Their sums are checked when parsed."""
-
-    train: Path
-    test: Path
-    release: Release
-
-
-def find(
-    path: str | os.PathLike[str] | None = None,
-    *,
-    cache: str | os.PathLike[str] | None = None,
-    release: Release = UCI_117,
-) -> CensusFiles | None:
-    """Find the two files of a release on this machine, without a network, as `download.find` does; None when they are not."""
-    found = download.find(_file_set(release), path, cache=cache)
-    if found is None:
-        return None
-    return CensusFiles(found[release.train.name], found[release.test.name], release)
-
-
-def _file_set(release: Release) -> FileSet:
-    return FileSet(
-        folder=FOLDER,
-        places=(FOLDER, "."),
-        needed=(release.train.name, release.test.name),
-        by_hand=BY_HAND,
-        mistaken={"adult*": "the Adult set with 15 columns, another one"},
-    )
-
-
-def find_or_download(
-    path: str | os.PathLike[str] | None = None,
-    *,
-    cache: str | os.PathLike[str] | None = None,
-    release: Release = UCI_117,
-    progress: bool = True,
-) -> CensusFiles:
-    """Find the files as `find` does, else download them into the cache.
-
-    Raises:
-        FileNotFoundError: as `download.find`.
-        DownloadError: no address gave them; without a network this takes at most 20 s.
-        OSError: the cache cannot be written.
-    """
-    found = find(path, cache=cache, release=release)
-    if found is not None:
-        return found
-    wanted = {file.name: file.sha256 for file in (release.train, release.test)}
-    folder = cache_folder(_file_set(release), cache)
-    fetched = fetch(wanted, release.sources, folder, by_hand=BY_HAND, progress=progress)
-    return CensusFiles(fetched[release.train.name], fetched[release.test.name], release)
-
-
-def available(
-    path: str | os.PathLike[str] | None = None,
-    *,
-    cache: str | os.PathLike[str] | None = None,
-    release: Release = UCI_117,
-    progress: bool = True,
-) -> bool:
-    """Whether the real files can be had, as `download.can_be_had` tells it; downloads them when that is what it takes."""
-    return can_be_had(lambda: find_or_download(path, cache=cache, release=release, progress=progress))
+available = UCI_117.available
+"""Whether the real files can be had, as `mmoe_lib.tasks.download.Release.available` tells it."""
 
 
 def read(
-    files: CensusFiles, *, cache: str | os.PathLike[str] | None = None
+    files: Mapping[str, Path], *, cache: str | os.PathLike[str] | None = None, release: Release = UCI_117
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
     """The train and test table, and the sha256 of each file's text, by name.
 
     The first time the files are parsed and checked, and a fast form (an .npz of codes, keyed by the sums of
     the files as they lie there) is left in the cache; from then on that is read.
 
+    Args:
+        files: by name, from `release.find_or_download`.
+        cache: the folder of the fast form; None for that of downloads.
+        release: what the files should be.
+
     Raises:
         ValueError: a file is not the official one (cut short, Adult, another sum).
     """
-    folder = cache_folder(_file_set(files.release), cache)
+    folder = release.cache_folder(cache)
     fast = folder / f"fast-{_key(files)}.npz"
-    expected = {file.name: file.sha256 for file in (files.release.train, files.release.test)}
+    expected = {file.name: file.sha256 for file in release.files}
     if fast.is_file():
         try:
             train, test, sums = _read_fast(fast)
@@ -168,7 +85,7 @@ def read(
         else:
             if sums == expected:
                 return train, test, sums
-    train, test, sums = parse(files)
+    train, test, sums = parse(files, release=release)
     try:
         _write_fast(fast, train, test, sums)
     except OSError as error:
@@ -182,14 +99,18 @@ def read(
 
 
 def parse(
-    files: CensusFiles, listed: Mapping[str, Sequence[str]] | None = None
+    files: Mapping[str, Path],
+    listed: Mapping[str, Sequence[str]] | None = None,
+    *,
+    release: Release = UCI_117,
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
     """Parse and check both files.
 
     Args:
-        files: where they lie.
+        files: by name, where they lie.
         listed: the categories that lead each nominal column, `categories()` when None. Values outside of them
             follow, sorted.
+        release: what the files should be.
 
     Returns:
         As `read`. Values carry no blanks at either end; a nominal column has the same dtype in both tables.
@@ -200,8 +121,8 @@ def parse(
     listed = categories() if listed is None else listed
     raw = []
     sums = {}
-    for path, official in ((files.train, files.release.train), (files.test, files.release.test)):
-        text = _checked_text(path, official)
+    for official in release.files:
+        text = _checked_text(files[official.name], official)
         sums[official.name] = official.sha256
         raw.append(
             pd.read_csv(
@@ -262,10 +183,10 @@ def _again(official: OfficialFile) -> str:
     return f"remove it and get {official.name}.gz anew from https://archive.ics.uci.edu/dataset/117"
 
 
-def _key(files: CensusFiles) -> str:
+def _key(files: Mapping[str, Path]) -> str:
     """Changes with the bytes of the files, the listed categories and the layout of the fast form."""
     key = hashlib.sha256(f"{_FAST_FORM} {sorted(categories().items())}".encode())
-    for path in (files.train, files.test):
+    for _, path in sorted(files.items()):  # data, test
         key.update(hashlib.sha256(path.read_bytes()).digest())
     return key.hexdigest()[:16]
 

@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from mmoe_lib.tasks.download import Release
 from mmoe_lib.tasks.kuairand.columns import (
     ENGAGEMENT,
     FIRST_LOG,
@@ -38,11 +39,6 @@ from mmoe_lib.tasks.kuairand.columns import (
 from mmoe_lib.tasks.kuairand.features import FeatureTables, Impressions, feature_tables, scaled
 from mmoe_lib.tasks.kuairand.files import (
     KUAIRAND_PURE,
-    Release,
-    checked_log,
-    checked_users,
-    checked_videos,
-    find_or_download,
     read_log,
     read_users,
     read_videos,
@@ -56,9 +52,6 @@ from mmoe_lib.tasks.kuairand.history import (
     one_kind_of_order,
 )
 
-NUM_USERS = 2000
-"""Users of the simulated stand-in when nothing else is asked for."""
-
 
 @dataclass(frozen=True)
 class KuaiRandTables:
@@ -70,7 +63,7 @@ class KuaiRandTables:
         users: the user table, 31 columns.
         videos: the video table, 12 columns.
         random: impressions of videos drawn at random, 19 columns; None when that log is not there.
-        simulated: whether this is the stand-in; figures and tables made from it must say so.
+        simulated: whether they are drawn; figures and tables made from such tables must say so.
         source: a sentence on the origin for readers, without paths or times. It names the rows used.
         sha256: the sum of every file's text, by name.
     """
@@ -94,7 +87,7 @@ class RankingData:
         validation: of the second.
         test: of the third.
         task_names: engagement (the main task) and satisfaction.
-        simulated: whether this is the stand-in.
+        simulated: as in `KuaiRandTables`.
         source: as in `KuaiRandTables`.
         random: impressions of random videos in the test period, None when there is no such log. They see the
             history of the standard log and are no part of anybody's history.
@@ -128,52 +121,38 @@ class RankingData:
 def load(
     path: str | os.PathLike[str] | None = None,
     *,
-    simulated: bool = False,
-    seed: int = 0,
-    num_users: int = NUM_USERS,
     cache: str | os.PathLike[str] | None = None,
     release: Release = KUAIRAND_PURE,
 ) -> KuaiRandTables:
-    """Load the real tables, or the simulated stand-in when asked for, never one for the other.
+    """Load the real tables.
 
-    The real files are looked for in `path`, in the folder named by the environment variable MMOE_DATA, and in
+    The files are looked for in `path`, in the folder named by the environment variable MMOE_DATA, and in
     the cache; else the archive is downloaded into it and its md5 checked. The logs may be complete or a part.
 
     Args:
         path: a folder with the files or with a folder kuairand-pure/ or KuaiRand-Pure/data/ that holds them.
-        simulated: draw the stand-in instead; no file of the real set is touched.
-        seed: of the stand-in.
-        num_users: of the stand-in.
         cache: the folder of downloads; None for `data/cache` of a checkout, else the user's.
         release: the archive expected.
 
     Raises:
         ValueError: a file is damaged, lacks columns or holds what cannot be (labels other than 0 and 1,
-            negative durations, an id twice in a feature table, no time in the second log), or `path` and
-            `simulated` are both given.
+            negative durations, an id twice in a feature table, no time in the second log).
         FileNotFoundError: `path` or MMOE_DATA is no folder or holds no such files.
         DownloadError: an OSError; no address gave the archive.
         OSError: the archive must be downloaded and the cache cannot be written.
     """
-    if simulated:
-        if path is not None:
-            raise ValueError(
-                "path= names real files and simulated=True asks for the stand-in: give one of the two"
-            )
-        return _simulated(num_users, seed, release)
-
-    files = find_or_download(path, cache=cache, release=release)
+    files = release.find_or_download(path, cache=cache)
     sums: dict[str, str] = {}
-    first, sums[FIRST_LOG] = read_log(files.first_log, times_may_be_blank=True)
-    second, sums[SECOND_LOG] = read_log(files.second_log, times_may_be_blank=False)
-    users, sums[USERS] = read_users(files.users)
-    videos, sums[VIDEOS] = read_videos(files.videos)
+    first, sums[FIRST_LOG] = read_log(files[FIRST_LOG], times_may_be_blank=True)
+    second, sums[SECOND_LOG] = read_log(files[SECOND_LOG], times_may_be_blank=False)
+    users, sums[USERS] = read_users(files[USERS])
+    videos, sums[VIDEOS] = read_videos(files[VIDEOS])
     random = None
-    if files.random is not None:
-        raw, sums[RANDOM_LOG] = read_log(files.random, times_may_be_blank=False)
+    if RANDOM_LOG in files:
+        raw, sums[RANDOM_LOG] = read_log(files[RANDOM_LOG], times_may_be_blank=False)
         random = in_order(raw)[0]
     rows = len(first) + len(second)
-    one_kind_of_order(first, str(files.first_log))
+    one_kind_of_order(first, str(files[FIRST_LOG]))
     log, dropped = in_order(pd.concat([first, second], ignore_index=True))
     source = (
         f"{release.title}, {rows:,} of {release.complete_rows:,} rows; {dropped:,} exact duplicates among them "
@@ -286,26 +265,6 @@ def encode(
         simulated=tables.simulated,
         source=tables.source,
         random=None if tables.random is None else part(~counted),
-    )
-
-
-def _simulated(num_users: int, seed: int, release: Release) -> KuaiRandTables:
-    # Only when it is asked for: the stand-in is no part of the real set.
-    from mmoe_lib.tasks.kuairand import simulated as stand_in
-
-    drawn, users, videos, raw = stand_in.draw(num_users=num_users, generator=np.random.default_rng(seed))
-    name = "the simulated log"
-    log, _ = in_order(checked_log(drawn, name, times_may_be_blank=False))
-    random = None if raw is None else in_order(checked_log(raw, name, times_may_be_blank=False))[0]
-    source = f"simulated stand-in for {release.title}, drawn with seed {seed}, {num_users:,} users, {len(log):,} rows"
-    return KuaiRandTables(
-        log,
-        checked_users(users, "the simulated user table"),
-        checked_videos(videos, "the simulated video table"),
-        random,
-        simulated=True,
-        source=source,
-        sha256={},
     )
 
 

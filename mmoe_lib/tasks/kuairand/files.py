@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mmoe_lib.tasks import download
-from mmoe_lib.tasks.download import (
-    ALL_WITHIN,
-    ANSWER_WITHIN,
-    DAMAGED,
-    FileSet,
-    cache_folder,
-    can_be_had,
-    fetch_archive,
-    open_text,
-)
+from mmoe_lib.tasks.download import DAMAGED, OfficialFile, Release, Source, open_text
 from mmoe_lib.tasks.kuairand.columns import (
     FIRST_LOG,
     LABELS,
@@ -41,118 +28,28 @@ from mmoe_lib.tasks.kuairand.columns import (
     VIDEOS,
 )
 
-FOLDER = "kuairand-pure"
-PLACES = (FOLDER, "KuaiRand-Pure/data", ".")
-"""Where the files may lie below a folder that was named: our own name, that of the archive, the folder."""
 
-BY_HAND = (
-    "unpack KuaiRand-Pure.tar.gz (https://zenodo.org/records/10439422) in a folder and pass it as path= or in "
-    "the environment variable MMOE_DATA"
-)
-
-
-@dataclass(frozen=True)
-class Release:
-    """The published archive.
-
-    Attributes:
-        title: for readers.
-        archives: addresses of the .tar.gz, the preferred one first.
-        md5: of the archive, as published.
-        complete_rows: of both standard logs together, exact duplicates included.
-        needed: the files without which nothing can be done.
-        optional: files that are taken when they are there.
-    """
-
-    title: str
-    archives: tuple[str, ...]
-    md5: str
-    complete_rows: int
-    needed: tuple[str, ...] = (FIRST_LOG, SECOND_LOG, USERS, VIDEOS)
-    optional: tuple[str, ...] = (RANDOM_LOG,)
+def archive_of_all(address: str) -> Source:
+    """A place that offers one archive with all files."""
+    return dict.fromkeys((FIRST_LOG, SECOND_LOG, USERS, VIDEOS, RANDOM_LOG), address)
 
 
 KUAIRAND_PURE = Release(
     title="KuaiRand-Pure",
-    archives=("https://zenodo.org/records/10439422/files/KuaiRand-Pure.tar.gz",),
+    folder="kuairand-pure",
+    places=("kuairand-pure", "KuaiRand-Pure/data", "."),  # our own name, that of the archive, the folder
+    files=tuple(OfficialFile(name) for name in (FIRST_LOG, SECOND_LOG, USERS, VIDEOS)),
+    optional=(RANDOM_LOG,),
+    by_hand="unpack KuaiRand-Pure.tar.gz (https://zenodo.org/records/10439422) in a folder and pass it as path= or in "
+    "the environment variable MMOE_DATA",
+    sources=(archive_of_all("https://zenodo.org/records/10439422/files/KuaiRand-Pure.tar.gz"),),
     md5="0820331067a3784d9691136f772b35a7",
-    complete_rows=1_436_609,
+    complete_rows=1_436_609,  # of both standard logs together, exact duplicates included
 )
 """The only release there is; tests pass generated ones."""
 
-
-@dataclass(frozen=True)
-class KuaiRandFiles:
-    """Where the files lie (.csv or .csv.gz); `random` is None when the log of random impressions is absent."""
-
-    first_log: Path
-    second_log: Path
-    users: Path
-    videos: Path
-    random: Path | None
-
-
-def find(
-    path: str | os.PathLike[str] | None = None,
-    *,
-    cache: str | os.PathLike[str] | None = None,
-    release: Release = KUAIRAND_PURE,
-) -> KuaiRandFiles | None:
-    """Find the files of a release on this machine, without a network, as `download.find` does; None when they are not."""
-    found = download.find(_file_set(release), path, cache=cache)
-    if found is None:
-        return None
-    first, second, users, videos = (found[name] for name in release.needed)
-    return KuaiRandFiles(first, second, users, videos, found.get(RANDOM_LOG))
-
-
-def _file_set(release: Release) -> FileSet:
-    return FileSet(FOLDER, PLACES, release.needed, BY_HAND, release.optional)
-
-
-def find_or_download(
-    path: str | os.PathLike[str] | None = None,
-    *,
-    cache: str | os.PathLike[str] | None = None,
-    release: Release = KUAIRAND_PURE,
-    progress: bool = True,
-    answer_within: float = ANSWER_WITHIN,
-    all_within: float = ALL_WITHIN,
-) -> KuaiRandFiles:
-    """Find the files as `find` does, else download the archive and put its files into the cache.
-
-    Raises:
-        FileNotFoundError: as `download.find`.
-        DownloadError: no address gave the archive with the published md5; without a network this takes at
-            most 20 s.
-        OSError: the cache cannot be written.
-    """
-    found = find(path, cache=cache, release=release)
-    if found is not None:
-        return found
-    files = _file_set(release)
-    fetch_archive(
-        files,
-        release.archives,
-        release.md5,
-        cache_folder(files, cache),
-        title=release.title,
-        answer_within=answer_within,
-        all_within=all_within,
-        progress=progress,
-    )
-    return cast(KuaiRandFiles, find(path, cache=cache, release=release))
-
-
-def available(
-    path: str | os.PathLike[str] | None = None,
-    *,
-    cache: str | os.PathLike[str] | None = None,
-    release: Release = KUAIRAND_PURE,
-    progress: bool = True,
-) -> bool:
-    """Whether the real files can be had, as `download.can_be_had` tells it; downloads them when that is what it takes."""
-    return can_be_had(lambda: find_or_download(path, cache=cache, release=release, progress=progress))
+available = KUAIRAND_PURE.available
+"""Whether the real files can be had, as `mmoe_lib.tasks.download.Release.available` tells it."""
 
 
 def read_log(path: Path, *, times_may_be_blank: bool) -> tuple[pd.DataFrame, str]:

@@ -24,10 +24,11 @@ from companion.benchmarks.ranking import (
     plain_inputs,
     plain_work,
 )
+from companion.study.kuairand_simulated import load_simulated
 from companion.study.rankers import METHODS, build_ranker
 from mmoe_lib.models import count_multiply_adds, count_parameters
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.tasks.kuairand import encode, load
+from mmoe_lib.tasks.kuairand import encode
 from mmoe_lib.tasks.kuairand.features import FeatureTables, Impressions
 
 ORIGIN = {"commit", "command", "preset", "device", "torch_version", "data"}
@@ -38,7 +39,7 @@ def shape_of(features: FeatureTables) -> tuple[int, int, int]:
 
 
 def simulated() -> tuple[FeatureTables, Impressions]:
-    data = encode(load(simulated=True, num_users=300))
+    data = encode(load_simulated(300))
     return data.features, data.train
 
 

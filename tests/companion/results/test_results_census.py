@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from companion.census_changes import ALPHAS, CHANGES, with_changes
 from companion.claims import census_died, claim_9
 from companion.results import (
     alpha_table,
@@ -28,6 +29,7 @@ from companion.results import (
     pairwise_differences,
     pairwise_table,
     read_paper,
+    read_results,
     show_interval,
     stuck_table,
     superiority,
@@ -187,22 +189,36 @@ def test_changes_are_points_against_the_study_by_method() -> None:
             "test_main_auc": [0.940, 0.941, 0.942, 0.950, 0.951, 0.952, np.nan, 0.5, np.nan],
         }
     )
-    changes = changes_table(rows, "income").set_index("change")
+    changes = changes_table(with_changes(rows), "income").set_index("change")
     expected = difference_interval([95.0, 95.1, 95.2], [94.0, 94.1, 94.2])
     assert tuple(changes.loc["batch 256", ["points", "low", "high"]]) == pytest.approx(expected)
     assert changes.loc["numbers unscaled", "diverged"] == 2
     assert changes.loc[["numbers unscaled"], "points"].isna().all()
 
 
+def test_every_stored_setting_is_one_of_the_changes_and_no_other_is_read() -> None:
+    names = [change.setting for change in CHANGES]
+    assert len(names) == len(set(names))
+    for name in ("census_choices", "census_tucker"):
+        rows = read_results(name)
+        assert (rows["setting"] == rows["group"] + ": " + rows["change"]).all()
+    pulled = read_results("census_choices").dropna(subset=["alpha"])
+    assert set(pulled["alpha"]) == set(ALPHAS)
+    assert set(pulled["model"]) == {"L2-Constrained"}
+    with pytest.raises(ValueError, match="setting is 'income: batch 7', expected one of"):
+        with_changes(pd.DataFrame({"setting": ["income: batch 256", "income: batch 7"]}))
+
+
 def test_tucker_table_shows_mean_and_range_of_both_groups() -> None:
     rows = pd.DataFrame(
         {
+            "group": ["income"] * 2 + ["education"] * 2,
             "setting": ["income: r1 = 1"] * 2 + ["education: r1 = 1"] * 2,
             "test_main_auc": [0.7, 0.9, 0.6, 0.6],
             "test_auxiliary_auc": [0.8, 0.8, 0.9, 0.9],
         }
     )
-    table = tucker_table(rows)
+    table = tucker_table(with_changes(rows))
     assert table.loc["r1 = 1", "income"] == "0.8000 (0.7000 to 0.9000)"
     assert table.loc["r1 = 1", "never married (education)"] == "0.9000 (0.9000 to 0.9000)"
 
@@ -289,12 +305,13 @@ def test_cost_table_divides_the_steps_of_a_run_by_the_speed() -> None:
 def test_alpha_table_has_a_row_an_alpha_and_a_column_a_group() -> None:
     rows = pd.DataFrame(
         {
+            "group": ["income"] * 4 + ["education"] * 2 + ["income"],
             "setting": ["income: alpha = 0"] * 2 + ["income: alpha = 1e-05"] * 2 + ["education: alpha = 0"] * 2
             + ["income: batch 256"],
             "test_main_auc": [0.940, 0.942, 0.943, 0.943, 0.89, 0.88, 0.1],
         }
     )  # fmt: skip
-    table = alpha_table(rows)
+    table = alpha_table(with_changes(rows))
     assert list(table.index) == ["0", "1e-05"]
     assert table.loc["0", "income"] == show_interval(*mean_interval([0.940, 0.942]))
     assert table.loc["0", "education"] == show_interval(*mean_interval([0.89, 0.88]))

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from companion import census_changes
 from companion.study import Cell, census, references, tuning
 from companion.study.__main__ import main
 from companion.study.cells import NoChoices
@@ -167,19 +168,23 @@ def test_choices_and_traps_change_one_thing_each() -> None:
     cells = census.choice_cells(PAPER, CHOSEN)
     pulled = [c for c in cells if "alpha =" in c.setting]
     assert {c.model for c in pulled} == {"L2-Constrained"}
-    assert len(pulled) == len(GROUPS) * len(census.ALPHAS)
+    assert len(pulled) == len(GROUPS) * len(census_changes.ALPHAS)
     for c in [c for c in cells if c not in pulled]:
         other = base[c.model, str(c.facts["group"])]
         changed = {name for name in c.facts if c.facts[name] != other.facts[name]}
         assert len(changed) == (0 if c is other or c == other else 1), c
         assert c.learning_rate == other.learning_rate
         assert c.facts["variant"] in VARIANTS
-    for group, names in census.TRAPS.items():
+    for group, names in census_changes.TRAPS.items():
         assert set(names) <= set(VARIANTS), group
 
 
 def test_tucker_cells_change_ranks_start_or_rate_alone() -> None:
-    for c in census.tucker_cells(PAPER, CHOSEN):
+    cells = census.tucker_cells(PAPER, CHOSEN)
+    assert {c.setting for c in cells} == {
+        one.setting for group in GROUPS for one in census_changes.tucker_of(group)
+    }
+    for c in cells:
         assert c.model == "Tensor-Factorization"
         tuned = read_settings(CHOSEN[c.model, str(c.facts["group"])].settings)
         settings = read_settings(str(c.facts["settings"]))

@@ -26,12 +26,13 @@ from companion.study.kuairand import (
     train_rankers,
     tuning_cells,
 )
+from companion.study.kuairand_simulated import load_simulated
 from companion.study.origin import Origin
 from companion.study.policies import tradeoff
 from companion.study.presets import PRESETS
 from companion.study.rankers import METHODS, build_ranker
 from mmoe_lib.models import count_multiply_adds
-from mmoe_lib.tasks.kuairand import Impressions, RankingData, load, some_users
+from mmoe_lib.tasks.kuairand import Impressions, RankingData, some_users
 
 SOURCE = RankingSource(users=200, simulated=True)
 SMALL = replace(PRESETS["smoke"], kuairand_epochs=3, kuairand_seeds=4, kuairand_chunk=2)
@@ -226,7 +227,7 @@ def test_what_cannot_be_is_one_line(call: object, message: str) -> None:
 
 
 def test_some_users_keep_all_of_their_impressions() -> None:
-    tables = load(simulated=True, num_users=100)
+    tables = load_simulated(100)
     few = some_users(tables, 10)
     kept = few.log["user_id"].unique()
     assert len(kept) == 10

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from companion.extensions import EXTENSIONS, extension, noise_columns
 from companion.study.cells import Cell
-from companion.study.census import BATCH_SIZE, SCORES, CensusSource, score
+from companion.study.census import BATCH_SIZE, SCORES, CensusSource, score, train_runs
 from companion.study.extensions.gates import has_gates
 from companion.study.presets import Preset
 from companion.study.synthetic import TUNING_SEED
 from mmoe_lib.metrics import GATE_MEASURES, polarisation
-from mmoe_lib.models.layers import ModelBuilder
-from mmoe_lib.tasks.census import CensusData
-from mmoe_lib.training import (
-    DivergedError,
-    Ensemble,
-    History,
-    TrainingSettings,
-    binary_cross_entropy,
-    epochs,
-    train,
-)
-from mmoe_lib.training.balancing import Balancer
-from mmoe_lib.training.batches import with_noise
-from mmoe_lib.training.loop import Evaluate
-from mmoe_lib.training.losses import Loss
+from mmoe_lib.training import DivergedError
 
 GROUP = "income"
 RATES = (1e-3, 3e-3, 1e-2)
@@ -100,76 +84,23 @@ def reported_cells(preset: Preset, rates: Mapping[str, float]) -> list[Cell[Choi
     return cells
 
 
-def train_on(
-    model: ModelBuilder,
-    data: CensusData,
-    seeds: tuple[int, ...],
-    *,
-    learning_rate: float,
-    num_epochs: int,
-    batch_size: int = BATCH_SIZE,
-    order: int = 0,
-    batches: tuple[Iterator[tuple[Tensor, Tensor]], int] | None = None,
-    noise: int = 0,
-    loss: Loss = binary_cross_entropy,
-    balancer: Balancer | None = None,
-    evaluate: Evaluate | None = None,
-    monitor: str | None = None,
-    device: torch.device | str = "cpu",
-) -> tuple[Ensemble, History]:
-    """Train all seeds of one model together on a group of census tasks.
-
-    Args:
-        model: Of one run.
-        data: The encoded tasks.
-        seeds: One a run.
-        learning_rate: Adam's.
-        num_epochs: Passes over the training rows.
-        batch_size: Rows of a minibatch.
-        order: Seed of the order of the rows.
-        batches: Other minibatches than those of all training rows, and how many rows their epoch has.
-        noise: Columns of random numbers that the inputs carry, for gate dropout.
-        loss: Outputs and labels (B, K) to one loss a task.
-        balancer: Decides how much each task's gradient counts.
-        evaluate: Metrics of the runs, computed after every epoch.
-        monitor: The metric by which a run keeps its best epoch; None keeps the last.
-        device: Where to train.
-
-    Raises:
-        DivergedError: If every run's loss is no longer finite.
-    """
-    inputs, tasks = data.x_train.shape[1], data.y_train.shape[1]
-    ensemble = Ensemble(partial(model, inputs, tasks), seeds, device=device)
-    x, y = data.x_train.to(ensemble.device), data.y_train.to(ensemble.device)
-    steps = (batches[1] if batches else len(x)) // batch_size
-    settings = TrainingSettings(
-        num_epochs * steps,
-        learning_rate,
-        evaluate_every=steps if evaluate else 0,
-        monitor=monitor,
-        balancer=balancer,
-        on_divergence="record",
-    )
-    minibatches = batches[0] if batches else epochs(x, y, batch_size, seed=order)
-    minibatches = with_noise(minibatches, noise, seed=order) if noise else minibatches
-    return ensemble, train(ensemble, minibatches, loss, settings, evaluate, progress=False)
-
-
 def run(cell: Cell[Choices], source: CensusSource, device: torch.device | str = "cpu") -> pd.DataFrame:
     """The rows of one cell: the AUCs of `companion.study.census.score`, and `GATE_MEASURES` on the test half."""
     choices = cell.choices
     data = source.data(choices.group)
     try:
-        ensemble, history = train_on(
+        ensemble, history = train_runs(
             extension(cell.model).build,
             data,
             cell.seeds,
             learning_rate=cell.learning_rate,
-            num_epochs=choices.epochs,
+            epochs=choices.epochs,
             batch_size=choices.batch_size,
             order=choices.order,
             noise=noise_columns(cell.model, 2),
             device=device,
+            on_divergence="record",
+            progress=False,
         )
     except DivergedError as error:  # every run did
         nothing: dict[str, Any] = {"seed": cell.seeds}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -19,7 +19,7 @@ from companion.study.synthetic import COMPILE_STEPS, DEFAULT_RATE, TEST_ROWS, TU
 from companion.synthetic_labels import CONSTANTS
 from mmoe_lib.metrics import GATE_MEASURES, polarisation
 from mmoe_lib.tasks import synthetic as task
-from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, squared_error, train
+from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, fit, squared_error
 from mmoe_lib.training.batches import with_noise
 
 RATES = (3e-4, 1e-3, 3e-3)
@@ -137,31 +137,31 @@ def train_cell(
     choices = cell.choices
     constants = CONSTANTS[choices.constants]
     build = extension(cell.model).build
-    ensemble = Ensemble(
-        partial(build, constants.num_inputs, choices.num_tasks),
-        cell.seeds,
-        device=device,
-    )
-    pool = task.InputPool.draw(device=ensemble.device)
-    batches = task.stream(
-        _correlations(choices), cell.seeds, choices.batch_size, constants, pool=pool, device=ensemble.device
-    )
     noise = noise_columns(cell.model, choices.num_tasks)
+
+    def batches(device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        pool = task.InputPool.draw(device=device)
+        drawn = task.stream(
+            _correlations(choices), cell.seeds, choices.batch_size, constants, pool=pool, device=device
+        )
+        return with_noise(drawn, noise) if noise else drawn
+
     settings = TrainingSettings(
         choices.steps,
         cell.learning_rate,
         compile=_is_compiled(choices),
         on_divergence="record",
     )
-    history = train(
-        ensemble,
-        with_noise(batches, noise) if noise else batches,
+    return fit(
+        partial(build, constants.num_inputs, choices.num_tasks),
+        cell.seeds,
+        batches,
         squared_error,
         settings,
+        device=device,
         progress=progress,
         label=f"{cell.model}, {cell.setting}",
     )
-    return ensemble, history
 
 
 def _correlations(choices: Choices) -> float | Tensor:

@@ -10,28 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from companion.extensions import EXTENSIONS
 from companion.study.cells import Cell, chunks
 from companion.study.census import BATCH_SIZE, CensusSource
-from companion.study.census import score as census_score
-from companion.study.extensions.census import GROUP, train_on
+from companion.study.extensions.census import GROUP
 from companion.study.kuairand import RankingSource, of_finite_runs, probabilities
 from companion.study.presets import Preset
 from companion.study.rankers import build_ranker
 from companion.study.synthetic import TUNING_SEED
 from mmoe_lib.metrics import auc
-from mmoe_lib.models import Ranker
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.tasks.kuairand import RankingData
-from mmoe_lib.training import Adam, DivergedError, Ensemble, TrainingSettings, binary_cross_entropy, train
+from mmoe_lib.training import DivergedError, Ensemble, TrainingSettings, binary_cross_entropy, fit
 from mmoe_lib.training.balancing import Balancer, GradientSurgery, GradNorm, UncertaintyWeighting
-from mmoe_lib.training.batches import own_epochs
+from mmoe_lib.training.batches import Take, own_epochs
 from mmoe_lib.training.losses import Loss, class_balanced, focal, weighted
 
 SHARES = (1.0, 0.1, 0.01)
@@ -296,115 +294,100 @@ def run(
         balancer: Takes the place of the remedy's own, so that it can be watched.
     """
     choices = cell.choices
-    train_one = _run_census if choices.data_set == "census" else _run_kuairand
+    table = _census(cell, sources) if choices.data_set == "census" else _kuairand(cell, sources)
+    rare = RARE_TASK[choices.data_set]
+    rows = _rows_of_draws(table.labels[:, rare] > 0, choices.share, cell.seeds)
+    kept = table.labels[rows[0]].float()  # as many positives in every draw
+    steps = len(kept) // BATCH_SIZE
+    settings = TrainingSettings(
+        choices.epochs * steps,
+        cell.learning_rate,
+        evaluate_every=steps,
+        monitor="mean_auc",
+        balancer=balancer or _balancer(choices),
+        on_divergence="record",
+    )
     try:
-        return train_one(cell, choices, sources, device, balancer or _balancer(choices))
+        ensemble, history = fit(
+            table.build,
+            cell.seeds,
+            lambda device: own_epochs(
+                table.take_on(device), rows, BATCH_SIZE, seeds=cell.seeds, device=device
+            ),
+            loss_of(choices, kept.mean(dim=0)),
+            settings,
+            lambda ensemble: {"mean_auc": table.aucs(ensemble, "validation").mean(dim=1)},
+            device=device,
+            progress=False,
+        )
     except DivergedError as error:  # every run did
         names = ("test_rare_auc", "test_other_auc", "validation_mean_auc")
         return pd.DataFrame({"seed": cell.seeds} | dict.fromkeys(names, np.nan)).assign(
             best_epoch=0, positives=0, diverged_step=error.step
         )
+    found = table.aucs(ensemble, "test")  # (R, 2)
+    return pd.DataFrame(
+        {
+            "seed": cell.seeds,
+            "test_rare_auc": found[:, rare].numpy(),
+            "test_other_auc": found[:, 1 - rare].numpy(),
+            "validation_mean_auc": table.aucs(ensemble, "validation").mean(dim=1).numpy(),
+            "best_epoch": (history.best_step // steps).tolist(),
+            "positives": int(kept[:, rare].sum()),
+            "diverged_step": history.diverged_step.tolist(),
+        }
+    ).round(6)
 
 
-def _run_census(
-    cell: Cell[Choices],
-    choices: Choices,
-    sources: Sources,
-    device: torch.device | str,
-    balancer: Balancer | None,
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class _Table:
+    """What the runs of a cell are trained and judged on.
+
+    Attributes:
+        build: Makes one run.
+        take_on: The device to what puts training rows together there.
+        labels: Of all training rows, (N, 2).
+        aucs: Of both tasks on "validation" or "test", (R, 2); NaN in a run that diverged.
+    """
+
+    build: Callable[..., nn.Module]
+    take_on: Callable[[torch.device], Take]
+    labels: Tensor
+    aucs: Callable[[Ensemble, str], Tensor]
+
+
+def _census(cell: Cell[Choices], sources: Sources) -> _Table:
     data = sources.census.data(GROUP)
-    rare = RARE_TASK["census"]
-    rows = _rows_of_draws(data.y_train[:, rare] > 0, choices.share, cell.seeds)
-    x, y = data.x_train.to(device), data.y_train.to(device)
-    batches = own_epochs(lambda some: (x[some], y[some]), rows, BATCH_SIZE, seeds=cell.seeds, device=device)
-    kept = data.y_train[rows[0]]  # as many positives in every draw
+    judged = {
+        "validation": (data.x_validation, data.y_validation),
+        "test": (data.x_test, data.y_test),
+    }
 
-    def evaluate(ensemble: Ensemble) -> dict[str, Tensor]:
-        logits = ensemble.predict(data.x_validation.to(ensemble.device)).cpu()
-        found = [of_finite_runs(auc, logits[..., task], data.y_validation[:, task]) for task in (0, 1)]
-        return {"mean_auc": torch.stack(found).mean(dim=0)}
+    def take_on(device: torch.device) -> Take:
+        x, y = data.x_train.to(device), data.y_train.to(device)
+        return lambda rows: (x[rows], y[rows])
 
-    ensemble, history = train_on(
-        EXTENSIONS[cell.model].build,
-        data,
-        cell.seeds,
-        learning_rate=cell.learning_rate,
-        num_epochs=choices.epochs,
-        batches=(batches, len(kept)),
-        loss=loss_of(choices, kept.mean(dim=0)),
-        balancer=balancer,
-        evaluate=evaluate,
-        monitor="mean_auc",
-        device=device,
-    )
-    scores = census_score(ensemble, data)
-    names = ("main", "auxiliary") if rare == 0 else ("auxiliary", "main")
-    steps = len(kept) // BATCH_SIZE
-    return _rows(
-        cell,
-        scores[f"test_{names[0]}_auc"],
-        scores[f"test_{names[1]}_auc"],
-        (scores["validation_main_auc"] + scores["validation_auxiliary_auc"]) / 2,
-        history.best_step // steps,
-        int(kept[:, rare].sum()),
-        history.diverged_step,
-    )
+    def aucs(ensemble: Ensemble, part: str) -> Tensor:
+        x, y = judged[part]
+        return _both(ensemble.predict(x.to(ensemble.device)).cpu(), y)
+
+    inputs, tasks = data.x_train.shape[1], data.y_train.shape[1]
+    return _Table(partial(EXTENSIONS[cell.model].build, inputs, tasks), take_on, data.y_train, aucs)
 
 
-def _run_kuairand(
-    cell: Cell[Choices],
-    choices: Choices,
-    sources: Sources,
-    device: torch.device | str,
-    balancer: Balancer | None,
-) -> pd.DataFrame:
+def _kuairand(cell: Cell[Choices], sources: Sources) -> _Table:
     data = sources.kuairand.data()
-    rare = RARE_TASK["kuairand"]
-    chosen = _rows_of_draws(data.train.labels[:, rare] > 0, choices.share, cell.seeds)
-    kept = data.train.labels[chosen[0]].float()  # as many positives in every draw
-    validation, test = (part.labels.float() for part in (data.validation, data.test))
+    judged = {"validation": data.validation, "test": data.test}
 
-    def evaluate(ensemble: Ensemble) -> dict[str, Tensor]:
-        return {"mean_auc": _both(probabilities(ensemble, data, data.validation), validation).mean(dim=1)}
+    def take_on(device: torch.device) -> Take:
+        features, impressions = data.features.to(device), data.train.to(device)
+        return lambda rows: features.rows(impressions, rows)
 
-    build = _ranker(cell.model, data)
-    ensemble = Ensemble(build, cell.seeds, device=device)
-    features, impressions = data.features.to(ensemble.device), data.train.to(ensemble.device)
-    batches = own_epochs(
-        lambda some: features.rows(impressions, some),
-        chosen,
-        BATCH_SIZE,
-        seeds=cell.seeds,
-        device=ensemble.device,
-    )
-    steps = len(kept) // BATCH_SIZE
-    settings = TrainingSettings(
-        steps=choices.epochs * steps,
-        learning_rate=cell.learning_rate,
-        optimiser=Adam(),
-        evaluate_every=steps,
-        monitor="mean_auc",
-        balancer=balancer,
-        on_divergence="record",
-    )
-    loss = loss_of(choices, kept.mean(dim=0))
-    history = train(ensemble, batches, loss, settings, evaluate, progress=False)
-    found = _both(probabilities(ensemble, data, data.test), test)  # (R, 2)
-    last = evaluate(ensemble)["mean_auc"]
-    return _rows(
-        cell,
-        found[:, rare],
-        found[:, 1 - rare],
-        last,
-        history.best_step // steps,
-        int(kept[:, rare].sum()),
-        history.diverged_step,
-    )
+    def aucs(ensemble: Ensemble, part: str) -> Tensor:
+        return _both(probabilities(ensemble, data, judged[part]), judged[part].labels.float())
 
-
-def _ranker(model: str, data: RankingData) -> Callable[..., Ranker]:
-    return build_ranker(model, data.num_sparse, data.num_dense, data.features.vocabulary)
+    build = build_ranker(cell.model, data.num_sparse, data.num_dense, data.features.vocabulary)
+    return _Table(build, take_on, data.train.labels, aucs)
 
 
 def _rows_of_draws(positive: Tensor, share: float, draws: Sequence[int]) -> Tensor:
@@ -418,25 +401,3 @@ def _both(predicted: Tensor, labels: Tensor) -> Tensor:
 def _balancer(choices: Choices) -> Balancer | None:
     remedy = REMEDIES[choices.remedy]
     return None if isinstance(remedy, str) else remedy
-
-
-def _rows(
-    cell: Cell[Choices],
-    rare: Tensor | pd.Series[float],
-    other: Tensor | pd.Series[float],
-    validation: Tensor | pd.Series[float],
-    best_epoch: Tensor,
-    positives: int,
-    diverged_step: Tensor,
-) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "seed": cell.seeds,
-            "test_rare_auc": np.asarray(rare),
-            "test_other_auc": np.asarray(other),
-            "validation_mean_auc": np.asarray(validation),
-            "best_epoch": best_epoch.tolist(),
-            "positives": positives,
-            "diverged_step": diverged_step.tolist(),
-        }
-    ).round(6)

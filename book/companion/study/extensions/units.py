@@ -22,7 +22,7 @@ from companion.study.extensions.gates import CORRELATION, fresh_rows
 from companion.study.extensions.rare_labels import BALANCERS, FIXED, PLAIN
 from companion.study.presets import Preset
 from mmoe_lib.tasks import synthetic as task
-from mmoe_lib.training import DivergedError, Ensemble, TrainingSettings, squared_error, train
+from mmoe_lib.training import DivergedError, Ensemble, TrainingSettings, fit, squared_error
 from mmoe_lib.training.losses import weighted
 
 UNITS = (1.0, 10.0)
@@ -92,16 +92,14 @@ def run(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame
     choices = cell.choices
     constants = task.CALIBRATED
     build = extension(cell.model).build
-    ensemble = Ensemble(partial(build, constants.num_inputs, 2), cell.seeds, device=device)
-    pool = task.InputPool.draw(device=ensemble.device)
-    batches = task.stream(
-        choices.task_correlation,
-        cell.seeds,
-        choices.batch_size,
-        constants,
-        pool=pool,
-        device=ensemble.device,
-    )
+
+    def batches(device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        pool = task.InputPool.draw(device=device)
+        drawn = task.stream(
+            choices.task_correlation, cell.seeds, choices.batch_size, constants, pool=pool, device=device
+        )
+        return _in_unit(drawn, choices.unit)
+
     settings = TrainingSettings(
         choices.steps,
         cell.learning_rate,
@@ -110,7 +108,15 @@ def run(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame
     )
     loss = weighted(squared_error, _weights(choices))
     try:
-        history = train(ensemble, _in_unit(batches, choices.unit), loss, settings, progress=False)
+        ensemble, history = fit(
+            partial(build, constants.num_inputs, 2),
+            cell.seeds,
+            batches,
+            loss,
+            settings,
+            device=device,
+            progress=False,
+        )
     except DivergedError as error:  # every run did
         nothing: dict[str, Any] = {"seed": cell.seeds, "diverged_step": error.step}
         return pd.DataFrame(nothing | dict.fromkeys(("loss_1", "loss_2", "loss_mean"), float("nan")))

@@ -28,7 +28,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mmoe_lib.tasks.kuairand import KuaiRandTables
 from mmoe_lib.tasks.kuairand.columns import LOG_COLUMNS, USER_COLUMNS, VIDEO_COLUMNS
+from mmoe_lib.tasks.kuairand.files import KUAIRAND_PURE, checked_log, checked_users, checked_videos
+from mmoe_lib.tasks.kuairand.history import in_order
+
+NUM_USERS = 2_000
+"""Users when nothing else is asked for."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -128,8 +134,33 @@ class _Hidden(NamedTuple):
     duration: Integers  # (V,) milliseconds
 
 
+def load_simulated(num_users: int = NUM_USERS, *, seed: int = 0) -> KuaiRandTables:
+    """The stand-in as `mmoe_lib.tasks.kuairand.load` gives the real set; no file of that is touched.
+
+    Args:
+        num_users: how many users.
+        seed: the same seed gives the same tables on every machine.
+
+    Raises:
+        ValueError: there is no user.
+    """
+    drawn, users, videos, raw = draw(num_users, generator=np.random.default_rng(seed))
+    name = "the simulated log"
+    log, random = (in_order(checked_log(one, name, times_may_be_blank=False))[0] for one in (drawn, raw))
+    source = f"simulated stand-in for {KUAIRAND_PURE.title}, drawn with seed {seed}, {num_users:,} users, {len(log):,} rows"
+    return KuaiRandTables(
+        log,
+        checked_users(users, "the simulated user table"),
+        checked_videos(videos, "the simulated video table"),
+        random,
+        simulated=True,
+        source=source,
+        sha256={},
+    )
+
+
 def draw(
-    num_users: int = 2_000,
+    num_users: int = NUM_USERS,
     num_videos: int = 1_000,
     num_days: int = NUM_DAYS,
     *,

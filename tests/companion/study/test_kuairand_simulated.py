@@ -12,10 +12,11 @@ from pandas.testing import assert_frame_equal
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
-from mmoe_lib.tasks.kuairand import simulated as kuairand_simulated
+from companion.study import kuairand_simulated
+from companion.study.kuairand_simulated import BEIJING, Drawn, draw, load_simulated
+from mmoe_lib.tasks.kuairand import encode
 from mmoe_lib.tasks.kuairand.columns import LOG_COLUMNS, USER_COLUMNS, USER_TEXT, VIDEO_COLUMNS, VIDEO_TEXT
 from mmoe_lib.tasks.kuairand.files import checked_log, checked_users, checked_videos
-from mmoe_lib.tasks.kuairand.simulated import BEIJING, Drawn, draw
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,23 @@ def drawn() -> Drawn:
 
 def in_order(log: pd.DataFrame) -> pd.DataFrame:
     return log.sort_values(["user_id", "time_ms", "video_id"]).reset_index(drop=True)
+
+
+def test_the_stand_in_loads_and_encodes_like_the_real_set() -> None:
+    first, again, other = (load_simulated(200, seed=seed) for seed in (1, 1, 2))
+    assert first.simulated
+    assert first.source.startswith("simulated stand-in for KuaiRand-Pure, drawn with seed 1, 200 users, ")
+    assert tuple(first.log.columns) == LOG_COLUMNS
+    assert_frame_equal(first.log, again.log)
+    assert not first.log.equals(other.log)
+    data = encode(first)
+    assert data.simulated
+    assert data.random is not None
+    for part in (data.train, data.validation, data.test, data.random):
+        x, y = data.features.rows(part, slice(None))
+        assert x.shape == (len(part), data.num_inputs)
+        assert np.isfinite(x.numpy()).all()
+        assert set(y.unique().tolist()) == {0.0, 1.0}
 
 
 def test_it_has_the_official_columns_and_passes_the_checks_of_real_files(drawn: Drawn) -> None:
