@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 
 MODELS = ("Shared-Bottom", "OMoE", "MMoE")
 CORRELATIONS = (0.5, 0.9, 1.0)
+ENDS = (0.5, 1.0)
 TASKS = (1, 2)
 BEST_SHARE = 0.05
 """The lowest losses are the mean of this share of the runs: the very lowest of 200 says little."""
@@ -63,15 +64,20 @@ class Runs:
     died: int = 0
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, models: Sequence[str] = MODELS) -> Runs:
+    def of(
+        cls,
+        rows: pd.DataFrame,
+        models: Sequence[str] = MODELS,
+        correlations: Sequence[float] = CORRELATIONS,
+    ) -> Runs:
         """Take the runs of some models from rows of the study.
 
         Raises:
             ValueError: If a setting is missing, or the settings were run with different seeds.
         """
-        chosen = rows[rows["model"].isin(models)]
+        chosen = rows[rows["model"].isin(models) & rows["task_correlation"].isin(correlations)]
         counts = chosen.groupby(["model", "task_correlation"]).size()
-        wanted = [(model, p) for model in models for p in CORRELATIONS]
+        wanted = [(model, p) for model in models for p in correlations]
         missing = [setting for setting in wanted if setting not in counts.index]
         if missing:
             raise ValueError(
@@ -138,6 +144,10 @@ def _minus(worse: Array, better: Array) -> Array:
     return worse - better
 
 
+def _gap(a: Array, b: Array, c: Array, d: Array) -> Array:
+    return (a - b) - (c - d)
+
+
 def _falls_with_correlation(
     runs: Runs, model: str, paper: Mapping[tuple[str, float], float]
 ) -> list[Comparison]:
@@ -193,9 +203,6 @@ def claim_3(rows: pd.DataFrame, paper: Mapping[tuple[str, float], float]) -> Cla
     runs, comparisons = Runs.of(rows), []
     mmoe = ("MMoE", 0.5), ("MMoE", 1.0)
 
-    def smaller(a: Array, b: Array, c: Array, d: Array) -> Array:
-        return (a - b) - (c - d)
-
     def paper_gap(model: str) -> float:
         return paper.get((model, 0.5), np.nan) - paper.get((model, 1.0), np.nan)
 
@@ -204,7 +211,7 @@ def claim_3(rows: pd.DataFrame, paper: Mapping[tuple[str, float], float]) -> Cla
             _of_settings(
                 runs,
                 f"gap between p = 0.5 and p = 1: {model}'s minus MMoE's",
-                smaller,
+                _gap,
                 ((model, 0.5), (model, 1.0), *mmoe),
                 larger("loss"),
                 paper_gap(model) - paper_gap("MMoE"),
@@ -389,39 +396,44 @@ def _best(losses: Array) -> Array:
     return np.partition(losses, count - 1, axis=-1)[..., :count].mean(axis=-1)
 
 
+def _between(best: Sequence[Array]) -> Array:
+    return np.asarray(np.max(best, axis=0) - np.min(best, axis=0))
+
+
+def _lowest(runs: Runs, p: float, paper: float) -> Comparison:
+    """How far the three models' lowest losses lie apart at one correlation."""
+
+    def distance(*losses: Array) -> Array:
+        return _between(
+            [(_best(one) + _best(other)) / 2 for one, other in zip(losses[::2], losses[1::2], strict=True)]
+        )
+
+    settings = [(model, p) for model in MODELS]
+    able = runs.learned(*settings)
+    columns = tuple(runs.of_task(*setting, task)[able] for setting in settings for task in TASKS)
+    return of_pairs(
+        f"p = {p:g}: largest minus smallest of the three models' lowest losses",
+        distance,
+        columns,
+        same("loss"),
+        paper,
+    )
+
+
 def claim_7(rows: pd.DataFrame, paper: Mapping[tuple[str, float], Array]) -> Claim:
     """The lowest losses of the three models are comparable (figure 5).
 
     `paper` holds the runs of figure 5's histograms.
     """
     runs, comparisons = Runs.of(rows), []
-
-    def between(best: Sequence[Array]) -> Array:
-        return np.max(best, axis=0) - np.min(best, axis=0)
-
-    def distance(*losses: Array) -> Array:
-        return between(
-            [(_best(one) + _best(other)) / 2 for one, other in zip(losses[::2], losses[1::2], strict=True)]
-        )
-
     for p in CORRELATIONS:
         settings = [(model, p) for model in MODELS]
-        able = runs.learned(*settings)
-        columns = tuple(runs.of_task(*setting, task)[able] for setting in settings for task in TASKS)
         printed = (
-            float(between([_best(paper[setting]) for setting in settings]))
+            float(_between([_best(paper[setting]) for setting in settings]))
             if set(settings) <= set(paper)
             else float("nan")
         )
-        comparisons.append(
-            of_pairs(
-                f"p = {p:g}: largest minus smallest of the three models' lowest losses",
-                distance,
-                columns,
-                same("loss"),
-                printed,
-            )
-        )
+        comparisons.append(_lowest(runs, p, printed))
     return _claim(
         7,
         "The lowest losses of the three models are comparable (figure 5)",
@@ -469,6 +481,39 @@ def claim_8(samples: Mapping[float, Sequence[float]], paper: Mapping[float, floa
         headline=comparisons[0].what,
         theorem=THEOREM,
     )
+
+
+def headlines(rows: pd.DataFrame) -> dict[int, Comparison]:
+    """The comparison that gives claims 2 to 7 their word, of runs at the two ends of the correlation alone.
+
+    Args:
+        rows: Runs of the three models at p = 0.5 and p = 1, on the same seeds.
+
+    Returns:
+        By claim.
+
+    Raises:
+        ValueError: If a setting is missing, or the settings were run with different seeds.
+    """
+    runs, nan = Runs.of(rows, correlations=ENDS), float("nan")
+    half, one = ENDS
+    mmoe, bottom, omoe = "MMoE", "Shared-Bottom", "OMoE"
+    of_means_: dict[int, tuple[str, Callable[..., Array], tuple[tuple[str, float], ...]]] = {
+        2: ("MMoE: loss at p = 0.5 minus at p = 1", _minus, ((mmoe, half), (mmoe, one))),
+        3: (
+            "gap between p = 0.5 and p = 1: Shared-Bottom's minus MMoE's",
+            _gap,
+            ((bottom, half), (bottom, one), (mmoe, half), (mmoe, one)),
+        ),
+        4: ("p = 0.5: Shared-Bottom's loss minus MMoE's", _minus, ((bottom, half), (mmoe, half))),
+    }
+    found = {
+        number: _of_settings(runs, what, statistic, settings, larger("loss"), nan)
+        for number, (what, statistic, settings) in of_means_.items()
+    }
+    found[5] = _spread_ratio(runs, (bottom, half), (mmoe, half), larger("spread"), {})
+    found[6] = _spread_ratio(runs, (omoe, half), (mmoe, half), larger("spread"), {})
+    return found | {7: _lowest(runs, half, nan)}
 
 
 _ON_MEANS: tuple[Callable[[pd.DataFrame, Mapping[tuple[str, float], float]], Claim], ...] = (

@@ -1,0 +1,88 @@
+"""What the claims come to in one universe, and in what share of many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from companion.claims.synthetic import headlines
+from companion.claims.verdict import CONTRADICTS, OPEN, SUPPORTS, Rule, larger, same
+from companion.results import exact_rate, show_interval
+from companion.results.universes import Difference, Setting, difference_of, runs_of
+
+WORDS = (SUPPORTS, OPEN, CONTRADICTS)
+
+
+def claim_words(survey: pd.DataFrame) -> pd.DataFrame:
+    """The word that claims 2 to 7 get in every universe, by the comparison that gives them theirs.
+
+    Args:
+        survey: Rows of `data/results/universes_survey.csv`, of one preset.
+
+    Returns:
+        One row per universe and claim: universe, claim, estimate, low, high, word. A universe in which fewer than two
+        seeds learned has none.
+    """
+    found = []
+    for universe, rows in survey.groupby("universe"):
+        try:
+            comparisons = headlines(rows)
+        except ValueError:  # too few that learned, or a setting is still to be run
+            continue
+        for number, one in comparisons.items():
+            found.append((universe, number, one.estimate, one.low, one.high, one.word))
+    return pd.DataFrame(found, columns=["universe", "claim", "estimate", "low", "high", "word"])
+
+
+def claim_shares(words: pd.DataFrame) -> pd.DataFrame:
+    """In what share of the universes each claim is supported, open, contradicted, with exact 95 % intervals.
+
+    Args:
+        words: As `claim_words` gives them.
+
+    Returns:
+        Index claim; the three shares as text, and the number of universes.
+    """
+    table = {}
+    for number, rows in words.groupby("claim"):
+        shares = {word: exact_rate(int((rows["word"] == word).sum()), len(rows)) for word in WORDS}
+        table[number] = {
+            **{word: f"{show_interval(*share, digits=2)}" for word, share in shares.items()},
+            "universes": str(len(rows)),
+        }
+    return pd.DataFrame(table).T.rename_axis("claim")
+
+
+def answers(
+    rows: pd.DataFrame,
+    questions: Sequence[tuple[str, Difference, str]],
+    paper: Mapping[Setting, float],
+) -> pd.DataFrame:
+    """Differences of mean losses over both tasks in one universe, each with its word.
+
+    Args:
+        rows: Of its runs.
+        questions: What is asked, the difference, and "larger" or "same": what is claimed of it. Those of which there
+            are fewer than two runs are left out.
+        paper: Last mean losses of the paper's figures.
+
+    Returns:
+        Index question; ours with interval, the paper's, the word, and runs of the smaller side.
+    """
+    runs = {setting: values for setting, values in runs_of(rows).items() if len(values) > 1}
+    rules: dict[str, Rule] = {"larger": larger("loss"), "same": same("loss")}
+    table = {}
+    for question, difference, claimed in questions:
+        if not {difference.first, difference.second} <= set(runs):
+            continue
+        interval = difference_of(runs, difference)
+        printed = paper.get(difference.first, np.nan) - paper.get(difference.second, np.nan)
+        table[question] = {
+            "ours": show_interval(*interval, digits=3),
+            "paper": "" if np.isnan(printed) else f"{printed:.3f}",
+            "word": rules[claimed].word(*interval, printed),
+            "runs": str(min(len(runs[difference.first]), len(runs[difference.second]))),
+        }
+    return pd.DataFrame(table).T.rename_axis("question")

@@ -1,0 +1,82 @@
+"""Claims in one universe and over many, by hand-made rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from companion.claims import CONTRADICTS, OPEN, SUPPORTS
+from companion.claims.synthetic import headlines
+from companion.claims.universes import answers, claim_shares, claim_words
+from companion.results.universes import DIFFERENCES, Difference
+
+MODELS = ("Shared-Bottom", "OMoE", "MMoE")
+
+
+def _rows(
+    means: dict[tuple[str, float], float], universe: int = 0, runs: int = 12, spread: float = 0.01
+) -> pd.DataFrame:
+    random = np.random.default_rng(universe)
+    noise = random.normal(0, spread, (runs, 2))
+    return pd.concat(
+        pd.DataFrame(
+            {
+                "universe": universe, "model": model, "task_correlation": p, "seed": range(runs), "diverged_step": 0,
+                "loss_1": mean + noise[:, 0] + random.normal(0, spread / 5, runs),
+                "loss_2": mean + noise[:, 1] + random.normal(0, spread / 5, runs),
+            }
+        )
+        for (model, p), mean in means.items()
+    )  # fmt: skip
+
+
+def _means(bottom: float, omoe: float, mmoe: float, gap: float = 0.0) -> dict[tuple[str, float], float]:
+    values = dict(zip(MODELS, (bottom, omoe, mmoe), strict=True))
+    return {(model, p): values[model] + (gap if p == 0.5 else 0) for model in MODELS for p in (0.5, 1.0)}
+
+
+def test_each_universe_gets_the_word_of_its_own_rows() -> None:
+    survey = pd.concat(
+        [_rows(_means(0.2, 0.1, 0.1), 1), _rows(_means(0.1, 0.1, 0.1), 2), _rows(_means(0.1, 0.1, 0.2), 3)]
+    )
+    words = claim_words(survey).query("claim == 4").set_index("universe")["word"]
+    assert words.to_dict() == {1: SUPPORTS, 2: CONTRADICTS, 3: CONTRADICTS}
+    estimates = claim_words(survey).query("claim == 4").set_index("universe")["estimate"]
+    assert estimates.to_dict() == pytest.approx({1: 0.1, 2: 0.0, 3: -0.1}, abs=0.003)
+    assert set(claim_words(survey)["claim"]) == {2, 3, 4, 5, 6, 7}
+
+
+def test_the_gap_is_the_shared_bottoms_over_mmoes() -> None:
+    means = _means(0.2, 0.1, 0.1) | {("Shared-Bottom", 0.5): 0.3}
+    assert headlines(_rows(means))[3].estimate == pytest.approx(0.1, abs=0.004)
+    assert headlines(_rows(_means(0.2, 0.1, 0.1, gap=0.07)))[2].estimate == pytest.approx(0.07, abs=0.004)
+    assert headlines(_rows(_means(0.2, 0.1, 0.1, gap=0.07)))[3].word == CONTRADICTS
+
+
+def test_a_universe_without_all_settings_or_with_runs_that_never_learned_has_no_word() -> None:
+    half = _rows({(model, 0.5): 0.1 for model in MODELS}, 1)
+    never = _rows(_means(2.5, 2.5, 2.5), 2)
+    assert claim_words(pd.concat([half, never])).empty
+
+
+def test_shares_are_counts_with_exact_intervals() -> None:
+    words = pd.DataFrame(
+        {"universe": range(10), "claim": 4, "word": [SUPPORTS] * 6 + [OPEN] * 3 + [CONTRADICTS]}
+    )
+    row = claim_shares(words).loc[4]
+    assert row[SUPPORTS] == "0.60 [0.26, 0.88]"  # Clopper and Pearson's of 6 in 10
+    assert row[OPEN].startswith("0.30")
+    assert row[CONTRADICTS].startswith("0.10")
+    assert row["universes"] == "10"
+
+
+def test_answers_stand_beside_the_papers_and_leave_out_what_was_not_run() -> None:
+    rows = _rows(_means(0.25, 0.1, 0.1))
+    questions = [
+        ("lead", Difference("lead", ("Shared-Bottom", 0.5), ("MMoE", 0.5)), "larger"),
+        ("equal", Difference("equal", ("OMoE", 1.0), ("MMoE", 1.0)), "same"),
+        ("never run", Difference("never run", ("Single-Task", 0.5), ("MMoE", 0.5)), "larger"),
+    ]
+    found = answers(rows, questions, {("Shared-Bottom", 0.5): 0.25, ("MMoE", 0.5): 0.08})
+    assert found["word"].to_dict() == {"lead": SUPPORTS, "equal": SUPPORTS}
+    assert found["paper"].to_dict() == {"lead": "0.170", "equal": ""}
+    assert len({difference.name for difference in DIFFERENCES}) == len(DIFFERENCES)
