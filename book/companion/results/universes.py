@@ -10,7 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from companion.results.intervals import SMALL_SAMPLE, difference_interval, mean_interval, paired_interval
+from companion.results.intervals import (
+    SMALL_SAMPLE,
+    difference_interval,
+    mean_interval,
+    paired_interval,
+    show_interval,
+)
 from companion.results.reading import read_independent
 
 Array = NDArray[np.float64]
@@ -312,6 +318,76 @@ def setting_levels(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
         "diverged",
     ]
     return pd.DataFrame(found, columns=names)
+
+
+def _points_of_both(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
+    """The mean of both tasks' curves, a column a point, with model, task_correlation and seed as index; and the steps."""
+    trained = rows[rows["diverged_step"] == 0]
+    first = [name for name in rows.columns if str(name).startswith("curve_")]
+    second = [f"second_{name}" for name in first]
+    steps = [place * (int(rows["steps"].iloc[0]) // len(first)) for place in range(1, len(first) + 1)]
+    means = (trained[first].to_numpy(float) + trained[second].to_numpy(float)) / 2
+    index = pd.MultiIndex.from_frame(trained[["model", "task_correlation", "seed"]])
+    return pd.DataFrame(means, index=index, columns=steps), steps
+
+
+def curve_of_both(rows: pd.DataFrame, model: str) -> pd.DataFrame:
+    """One model's training loss, the mean of both tasks, over the steps.
+
+    Args:
+        rows: Runs with the curves of both tasks.
+        model: Whose.
+
+    Returns:
+        One row a correlation and point: task_correlation, step, mean, low, high.
+    """
+    points, steps = _points_of_both(rows[rows["model"] == model])
+    found = [
+        (p, step, *mean_interval(group[step]))
+        for p, group in points.groupby("task_correlation")
+        for step in steps
+    ]
+    return pd.DataFrame(found, columns=["task_correlation", "step", "mean", "low", "high"])
+
+
+def nearest_step(curve: pd.DataFrame, levels: Mapping[float, float]) -> int:
+    """The step at which a model's mean losses are nearest to given levels, in mean absolute distance.
+
+    Args:
+        curve: As `curve_of_both` gives it.
+        levels: By task correlation.
+    """
+    wide = curve.pivot_table(index="step", columns="task_correlation", values="mean")[list(levels)]
+    return int(str((wide - pd.Series(levels)).abs().mean(axis=1).idxmin()))
+
+
+def lead_over_steps(rows: pd.DataFrame, first: str, second: str, steps: Sequence[int]) -> pd.DataFrame:
+    """How much lower the second model's training loss is, at the points of the curves next to some steps.
+
+    Args:
+        rows: Runs with the curves of both tasks.
+        first: The model from whose loss
+        second: this one's is taken.
+        steps: Where.
+
+    Returns:
+        Index step, a column a correlation, as text with 95 % intervals, paired by seed.
+    """
+    points, noted = _points_of_both(rows[rows["model"].isin([first, second])])
+    table: dict[str, dict[str, str]] = {}
+    for p in sorted(points.index.get_level_values("task_correlation").unique()):
+        losses = {
+            model: points.xs((model, p), level=("model", "task_correlation")) for model in (first, second)
+        }
+        shared = losses[first].index.intersection(losses[second].index)
+        column = {}
+        for asked in steps:
+            step = min(noted, key=lambda one: abs(one - asked))
+            pair = [losses[model].loc[shared, step].to_numpy() for model in (first, second)]
+            interval = paired_interval(lambda a, b: (a - b).mean(axis=-1), *pair)
+            column[f"{step:,}"] = show_interval(*interval, digits=3)
+        table[f"p = {p:g}"] = column
+    return pd.DataFrame(table).rename_axis("step")
 
 
 def noise_leads(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
