@@ -207,7 +207,7 @@ def claim_12(serving: pd.DataFrame) -> Claim:
         "ratio to Shared-Bottom: of the multiply-adds of one row, which are exact, and of the p50 latencies, plain and "
         "under torch.compile, median over rounds in which all methods are measured in turn, from the lowest to the highest "
         f"round; the whole interval up to {ABOUT:g} (about as much), or within {DOUBLE[0]:g} to {DOUBLE[1]:g} (double); an end "
-        f"within {TIMING_NOISE:.0%} of an edge, the noise of a time that is measured again, leaves it open",
+        f"within {100 * TIMING_NOISE:g} % of an edge, the noise of a time that is measured again, leaves it open",
         tuple(comparisons),
         int(serving["rounds"].min()),
         headline="p50 at 1,000 rows: MMoE's over Shared-Bottom's",

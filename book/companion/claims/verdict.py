@@ -168,8 +168,8 @@ MARGINS: dict[str, Margin] = {
         "AUC and R2",
         "0.1 point",
         "9, 10",
-        "of an AUC, what is left when another order of the rows has moved a mean by up to half of it; of R2, a hundredth "
-        "of what any ranker reaches. Some of the paper's own differences are smaller, which is said beside them",
+        "another order of the rows alone moves a mean AUC here by up to half of it, so less would be read into noise; of R2 "
+        "it is a hundredth of what any ranker reaches. Some of the paper's own differences are smaller: that is said beside",
     ),
     "by far": Margin(
         "AUC, “by far”", "1 point", "9", "ten times the smallest that matters; the paper has 15 and more"
