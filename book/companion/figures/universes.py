@@ -245,6 +245,8 @@ def universe_histograms(survey: pd.DataFrame, universe: int, paper: pd.DataFrame
                     )
             row[0].set_ylabel("% of losses")
         for place in axes[-1]:
-            place.set_xlabel("final loss, both tasks (last bar: all above, too)")
+            place.set(
+                xlabel="final loss, both tasks (last bar: all above, too)", xticks=[0, 0.2, 0.4, 0.6, 0.8]
+            )
         axes[-1][-1].legend(loc="upper right")
         return finish(figure, finding)
