@@ -44,7 +44,7 @@ def distance_curves(curves: Mapping[str, pd.DataFrame], noise: tuple[float, floa
             axes.plot(curve["step"] / 1000, curve["distance"], color=colour, ls=dashes, lw=1.6, label=name)
             best = curve.sort_values("distance").iloc[0]
             axes.plot(best["step"] / 1000, best["distance"], "o", color=colour, ms=5)
-        axes.axhspan(*noise, color=BAND, lw=0, label="the paper's own noise")
+        axes.axhspan(*noise, color="#aaaaaa", lw=0, label="the paper's own noise")
         axes.set(
             xlabel="thousand steps",
             ylabel="mean distance to figure 5\n(Wasserstein, loss)",
@@ -96,7 +96,7 @@ def universe_dots(
         axes.set(
             yticks=range(len(names)),
             yticklabels=names,
-            xlabel="difference of mean losses; dots: universes, bar: median, diamond: the nearest universe",
+            xlabel="difference of mean losses\ndots: universes, bar: median, diamond: the nearest universe",
             ylim=(len(names) - 0.45, -0.55),
         )
         axes.grid(axis="y", visible=False)
@@ -145,7 +145,7 @@ def control_dots(
     Args:
         levels: `companion.results.setting_levels`.
         order: Models from top to bottom.
-        notes: What each is, in a few words.
+        notes: What each is, in a few words, in place of its name.
         finding: The title.
     """
     with theme():
@@ -158,12 +158,12 @@ def control_dots(
                 xerr=[found["mean"] - found["low"], found["high"] - found["mean"]],
                 fmt="o" if p == 1 else "s", ms=5, capsize=2.5, color=colour, label=f"p = {p:g}",
             )  # fmt: skip
-        labels = [f"{notes.get(model, model)}" for model in order]
+        labels = [notes.get(model, model) for model in order]
         axes.set(
             yticks=range(len(order)), yticklabels=labels, xlabel="loss, mean of both tasks", xlim=(0, None)
         )
         axes.invert_yaxis()
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # above all points
         return finish(figure, finding)
 
 

@@ -78,13 +78,13 @@ start("universes", (data) => {
           const bars = { fill: `var(--${colour})`, "fill-opacity": 0.7 };
           nodes.push(drawing("path", { d: stairs(x, y, shares(counts)), ...bars }));
         } else {
-          nodes.push(drawing("text", { ...said, y: floor - ROW + 48 }, `fewer than ${data.fewest} runs`));
+          nodes.push(drawing("text", { ...said, y: floor - ROW + 40 }, `fewer than ${data.fewest} runs`));
         }
         if (paper[end]) {
           const outline = { fill: "none", stroke: "var(--text)", "stroke-width": 1.5 };
           nodes.push(drawing("path", { d: stairs(x, y, paper[end]), ...outline }));
         }
-        nodes.push(drawing("text", { ...said, y: floor - ROW + 32 }, name));
+        nodes.push(drawing("text", { ...said, y: floor - ROW + 15 }, name));
       });
     });
     const middle = (LEFT + width - 12) / 2;
