@@ -9,28 +9,42 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.figures.style import CORRELATION_STYLES, WIDTH, finish, theme
+from companion.figures.style import COLOURS, CORRELATION_STYLES, WIDTH, finish, theme
+from companion.results.universes import figure_5_edges, losses_in_bins, losses_of_both_tasks
 
 BAND = "#dddddd"
 """Colour of the band in which a difference does not matter."""
+SURVEYED = ("Single-Task", "Shared-Bottom", "Shared-Bottom-96-32", "OMoE", "MMoE")
+"""Models of the survey, from the one that shares nothing to the one that chooses by task."""
+ENDS = (0.5, 1.0)
+"""The task correlations of the survey."""
+FEWEST_RUNS = 2
+"""Of which a histogram is drawn."""
 
 
 def distance_curves(curves: Mapping[str, pd.DataFrame], noise: tuple[float, float], finding: str) -> Figure:
     """How far the runs are from figure 5 as training goes on, a line a universe.
 
     Args:
-        curves: By universe, columns step and distance.
+        curves: By universe, columns step and distance; three at most.
         noise: Between what distances as many runs drawn from the paper's own histograms lie.
         finding: The title.
+
+    Raises:
+        ValueError: If there are more curves than styles that can be told apart.
     """
     styles = (("#009E73", "-"), ("#0072B2", (0, (5, 1.5))), ("#D55E00", (0, (1, 1))))
+    if len(curves) > len(styles):
+        raise ValueError(
+            f"got {len(curves)} curves, expected {len(styles)} at most: no more can be told apart, draw fewer"
+        )
     with theme():
         figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
         for (name, curve), (colour, dashes) in zip(curves.items(), styles, strict=False):
             axes.plot(curve["step"] / 1000, curve["distance"], color=colour, ls=dashes, lw=1.6, label=name)
             best = curve.sort_values("distance").iloc[0]
             axes.plot(best["step"] / 1000, best["distance"], "o", color=colour, ms=5)
-        axes.axhspan(*noise, color=BAND, lw=0, label="the paper's own noise")
+        axes.axhspan(*noise, color="#aaaaaa", lw=0, label="the paper's own noise")
         axes.set(
             xlabel="thousand steps",
             ylabel="mean distance to figure 5\n(Wasserstein, loss)",
@@ -59,6 +73,8 @@ def universe_dots(
         axes.axvline(0, color="#666666", lw=0.8)
         for place, name in enumerate(names):
             values = differences.loc[differences["difference"] == name, "estimate"].to_numpy()
+            if len(values) == 0:  # no universe has runs of both models: the row stays empty
+                continue
             shift = random.uniform(-0.22, 0.22, len(values))
             axes.plot(values, place + shift, "o", ms=4, color="#0072B2", alpha=0.55, mew=0)
             axes.plot([np.median(values)] * 2, [place - 0.33, place + 0.33], color="#000000", lw=2)
@@ -80,7 +96,7 @@ def universe_dots(
         axes.set(
             yticks=range(len(names)),
             yticklabels=names,
-            xlabel="difference of mean losses; dots: universes, bar: median, diamond: the nearest universe",
+            xlabel="difference of mean losses\ndots: universes, bar: median, diamond: the nearest universe",
             ylim=(len(names) - 0.45, -0.55),
         )
         axes.grid(axis="y", visible=False)
@@ -129,7 +145,7 @@ def control_dots(
     Args:
         levels: `companion.results.setting_levels`.
         order: Models from top to bottom.
-        notes: What each is, in a few words.
+        notes: What each is, in a few words, in place of its name.
         finding: The title.
     """
     with theme():
@@ -142,12 +158,12 @@ def control_dots(
                 xerr=[found["mean"] - found["low"], found["high"] - found["mean"]],
                 fmt="o" if p == 1 else "s", ms=5, capsize=2.5, color=colour, label=f"p = {p:g}",
             )  # fmt: skip
-        labels = [f"{notes.get(model, model)}" for model in order]
+        labels = [notes.get(model, model) for model in order]
         axes.set(
             yticks=range(len(order)), yticklabels=labels, xlabel="loss, mean of both tasks", xlim=(0, None)
         )
         axes.invert_yaxis()
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # above all points
         return finish(figure, finding)
 
 
@@ -174,4 +190,63 @@ def small_model_levels(curves: pd.DataFrame, paper: Mapping[float, float], findi
             )  # fmt: skip
         axes.set(xlabel="thousand steps", ylabel="loss, mean of both tasks", ylim=(0, 0.8))
         axes.legend(loc="upper right")
+        return finish(figure, finding)
+
+
+def universe_histograms(survey: pd.DataFrame, universe: int, paper: pd.DataFrame, finding: str) -> Figure:
+    """Final losses of both tasks in one universe in the paper's bins, a row a model, a column a correlation.
+
+    Losses above the last bin are counted in it; where there are fewer than two runs, it says so. Figure 5 of the paper
+    is an outline where it shows the model.
+
+    Args:
+        survey: Rows of `data/results/universes_survey.csv`.
+        universe: Its number.
+        paper: `read_paper("figure5_final_loss_histogram")`.
+        finding: The title.
+
+    Raises:
+        ValueError: If the survey has no runs in this universe.
+    """
+    rows = survey[survey["universe"] == universe]
+    if rows.empty:
+        raise ValueError(
+            f"the survey has no runs in universe {universe}, expected some: choose one of its column universe"
+        )
+    losses, edges = losses_of_both_tasks(rows), figure_5_edges(paper)
+    with theme():
+        figure, axes = plt.subplots(
+            len(SURVEYED), len(ENDS), figsize=(WIDTH, 7.2), sharex=True, sharey=True, squeeze=False
+        )
+        for row, model in zip(axes, SURVEYED, strict=True):
+            for place, p in zip(row, ENDS, strict=True):
+                found = losses.get((model, p), np.array([]))
+                place.set(title=f"{model}, p = {p:g}: {len(found) // 2} runs", xlim=(edges[0], edges[-1]))
+                if len(found) < 2 * FEWEST_RUNS:
+                    place.text(0.5, 0.5, "fewer than two runs", transform=place.transAxes, ha="center")
+                else:
+                    place.stairs(
+                        100 * losses_in_bins(found, edges) / len(found),
+                        edges,
+                        fill=True,
+                        color=COLOURS[model.removesuffix("-96-32")],
+                        alpha=0.55,
+                        label="ours",
+                    )
+                printed = paper[(paper["model"] == model) & (paper["task_correlation"] == p)]
+                if len(printed):
+                    runs = printed.sort_values("bin_left")["runs_of_200"].to_numpy()
+                    place.stairs(
+                        100 * runs / runs.sum(),
+                        edges,
+                        color=COLOURS["paper"],
+                        lw=1.1,
+                        label="paper, figure 5",
+                    )
+            row[0].set_ylabel("% of losses")
+        for place in axes[-1]:
+            place.set(
+                xlabel="final loss, both tasks (last bar: all above, too)", xticks=[0, 0.2, 0.4, 0.6, 0.8]
+            )
+        axes[-1][-1].legend(loc="upper right")
         return finish(figure, finding)

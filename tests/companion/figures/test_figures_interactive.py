@@ -4,9 +4,10 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,21 @@ from companion import results
 from companion.figures import interactive
 from companion.figures.interactive import Interactive
 from companion.figures.interactive import fragment as fragments
+from companion.figures.interactive.universes import INITIALISERS, KINDS
+from companion.results.universes import universe_differences
+from companion.study.initialisers import INITIALISERS as OF_STUDY
+from companion.study.universe_labels import OTHER_KINDS
+from companion.study.universes import FIGURE_2, label_of
 from companion.synthetic_labels import label_correlation
+from mmoe_lib.tasks.synthetic import noiseless_labels
 
 ROOM = Path(fragments.__file__).parent
-NAMES = ("slide-p", "census-person", "census-runs")
+NAMES = ("slide-p", "census-person", "census-runs", "universes")
 MOST_BYTES = 300_000
 MODELS = ("Shared-Bottom", "OMoE", "MMoE")
+SURVEYED = ("Single-Task", "Shared-Bottom", "Shared-Bottom-96-32", "OMoE", "MMoE")
+SURVEY = (*range(120), *range(1_000, 1_010), *range(2_000, 2_010), *range(3_000, 3_010))
+"""The numbers of as many universes as the survey of the paper's preset has."""
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +54,52 @@ def person() -> dict[str, Any]:
     return results.read_census_person()
 
 
+def survey_rows(numbers: Sequence[int], runs: int = 12) -> pd.DataFrame:
+    """Made-up runs of five models in universes; the loss of Shared-Bottom rises with the universe's number."""
+    random = np.random.default_rng(0)
+    rows = []
+    for universe, model, p in product(numbers, SURVEYED, (0.5, 1.0)):
+        rise = 0.05 * (universe % 10) if model == "Shared-Bottom" else 0.0
+        losses = random.gamma(2, 0.05, (runs, 2)) + rise
+        rows += [
+            (universe, model, p, 1_000 * (universe + 1) + run, 0, *pair.round(5))
+            for run, pair in enumerate(losses)
+        ]
+    names = ["universe", "model", "task_correlation", "seed", "diverged_step", "loss_1", "loss_2"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def universe_rows(numbers: Sequence[int]) -> pd.DataFrame:
+    """Made-up labels of four to seven sines, ten for those of PLE's kind."""
+    kinds = ("figure 2", "PLE", "smoother", "rougher")
+    random = np.random.default_rng(1)
+    rows = []
+    for number in numbers:
+        sines = 10 if kinds[number // 1_000] == "PLE" else 4 + number % 4
+        row: dict[str, float | str] = {
+            "seed": number,
+            "kind": kinds[number // 1_000],
+            "c": random.uniform(0.03, 1.5),
+        }
+        for place in range(1, 11):
+            row[f"alpha_{place}"] = random.uniform(0.3, 9) / float(row["c"]) if place <= sines else np.nan
+            row[f"beta_{place}"] = random.uniform(0, 6.28) if place <= sines else np.nan
+        rows.append(row | {"own_batch_size": 32, "own_initialiser": "glorot", "own_rate": 0.00058})
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def histogram() -> pd.DataFrame:
+    return results.read_paper("figure5_final_loss_histogram")
+
+
 def make(slide: pd.DataFrame, runs: pd.DataFrame, person: dict[str, Any]) -> dict[str, Interactive]:
+    histogram = results.read_paper("figure5_final_loss_histogram")
     made = (
         interactive.slide_p(slide, "fig-slide"),
         interactive.census_person(person, "fig-person"),
         interactive.census_runs(runs),
+        interactive.universes(survey_rows(SURVEY), universe_rows(SURVEY), histogram, "fig-universe"),
     )
     return {figure.name: figure for figure in made}
 
@@ -174,7 +225,7 @@ def test_text_in_data_cannot_end_the_script() -> None:
 def test_scripts_and_style_are_part_of_the_package(figures: dict[str, Interactive]) -> None:
     used = "\n".join(figure.html for figure in figures.values())
     files = [file for file in ROOM.iterdir() if file.suffix in (".js", ".css")]
-    assert len(files) == 6
+    assert len(files) == 7
     for file in files:
         assert file.read_text(encoding="utf-8").strip() in used, file.name
         assert "</" not in file.read_text(encoding="utf-8").replace("</label>", ""), file.name
@@ -400,3 +451,214 @@ def test_the_picture_of_the_person_draws_how_far_each_change_reaches(person: dic
     gates = figure.axes[2].lines
     assert gates[0].get_xdata() == pytest.approx(100 * reach["gate_1"].to_numpy())
     assert all(axes.get_xlabel() for axes in figure.axes)
+
+
+# The universes
+
+
+def test_universes_come_by_mmoes_lead_with_the_differences_of_the_results(histogram: pd.DataFrame) -> None:
+    numbers = (7, 3, 2_005, 1_001)
+    survey, labels = (
+        survey_rows(numbers),
+        universe_rows((*numbers, 5)),
+    )  # nothing has been trained in universe 5
+    survey.loc[
+        survey["model"].eq("MMoE") & survey["universe"].eq(7) & survey["seed"].eq(8_000), "diverged_step"
+    ] = 9
+    data = interactive.universes_data(survey, labels, histogram)
+    shown = data["universes"]
+    assert sorted(universe["number"] for universe in shown) == sorted(numbers)
+    leads = [universe["differences"][0][0][0] for universe in shown]
+    assert leads == sorted(leads)
+    assert len(set(leads)) == 4
+    found = {
+        (row["universe"], row["difference"]): [row["estimate"], row["low"], row["high"]]
+        for row in universe_differences(survey).to_dict("records")
+    }
+    for universe in shown:
+        for name, pair in zip(data["differences"], universe["differences"], strict=True):
+            for p, interval in zip(data["p"], pair, strict=True):
+                stored = found[universe["number"], f"{name} at p = {p:g}"]
+                assert interval == pytest.approx(stored, abs=1e-4)
+    assert data["differences"] == [
+        "Shared-Bottom minus MMoE",
+        "OMoE minus MMoE",
+        "Shared-Bottom minus Shared-Bottom-96-32",
+    ]
+
+
+def test_universes_losses_are_all_counted_in_the_papers_bins(histogram: pd.DataFrame) -> None:
+    survey = survey_rows((0, 3))
+    survey.loc[survey["universe"].eq(3) & survey["model"].eq("OMoE"), "loss_2"] = 2.4
+    survey.loc[survey["universe"].eq(0) & survey["seed"].eq(1_000), "diverged_step"] = 9
+    data = interactive.universes_data(survey, universe_rows((0, 3)), histogram)
+    assert [model["name"] for model in data["models"]] == list(SURVEYED)
+    edges = np.array(data["edges"])
+    for universe in data["universes"]:
+        of_universe = survey[(survey["universe"] == universe["number"]) & (survey["diverged_step"] == 0)]
+        for model, pair in zip(SURVEYED, universe["counts"], strict=True):
+            for p, counts in zip(data["p"], pair, strict=True):
+                rows = of_universe[(of_universe["model"] == model) & (of_universe["task_correlation"] == p)]
+                assert sum(counts) == 2 * len(rows) == (22 if universe["number"] == 0 else 24)
+                losses = rows[["loss_1", "loss_2"]].to_numpy().ravel()
+                below = [int((losses < edge).sum()) for edge in edges[1:-1]]
+                padded = counts + [0] * (30 - len(counts))
+                assert np.cumsum(padded).tolist() == [*below, len(losses)]
+    for model in data["models"]:
+        for p, printed in zip(data["p"], model["paper"], strict=True):
+            panel = histogram[(histogram["model"] == model["name"]) & (histogram["task_correlation"] == p)]
+            assert (printed is None) == (model["name"] not in MODELS)
+            assert printed is None or printed == pytest.approx((panel["runs_of_200"] / 2).tolist())
+
+
+def test_a_universe_without_runs_of_a_model_comes_last_and_says_so(histogram: pd.DataFrame) -> None:
+    survey = survey_rows((0, 3))
+    gone = survey["universe"].eq(0) & survey["model"].eq("MMoE") & survey["task_correlation"].eq(0.5)
+    survey = survey[~gone | survey["seed"].eq(1_000)]  # one run is left
+    figure = interactive.universes(survey, universe_rows((0, 3)), histogram)
+    data = data_of(figure)
+    assert [universe["number"] for universe in data["universes"]] == [3, 0]
+    last = data["universes"][1]
+    assert [pair[0] is None for pair in last["differences"]] == [True, True, False]
+    assert all(pair[1] is not None for pair in last["differences"])
+    slider = data["controls"][0]
+    assert slider["texts"][1] == "0, no lead"
+    assert slider["texts"][0].startswith("3, lead +0.")
+    assert slider["start"] == 0
+    found = page_of_universes(figure, [{"universe": 1, "p": 2}])[0]
+    assert "Fewer than 2 runs: MMoE at p = 0.5." in found["lines"]
+    assert "Shared-Bottom minus MMoE: too few runs at p = 0.5, " in "\n".join(found["lines"])
+    assert "fewer than 2 runs" in found["words"]
+    assert len(found["bars"]) == 9
+
+
+def page_of_universes(figure: Interactive, chosen: list[dict[str, int]]) -> list[dict[str, Any]]:
+    """What the script of the page says and draws for some values of its controls, without a browser."""
+    script = "\n".join((ROOM / name).read_text(encoding="utf-8") for name in ("frame.js", "universes.js"))
+    code = (
+        script
+        # in place of frame.js's own: the last function of a name holds
+        + """
+function filled(node, attributes, children) { return { tag: node, attributes, children }; }
+function start(name, build) {
+  const { data, chosen } = JSON.parse(require("fs").readFileSync(0));
+  const { panels, text, longest } = build(data);
+  const found = chosen.map((values) => {
+    const [line, bars] = panels.map(({ draw }) => draw(640, values));
+    const paths = bars.filter(({ tag }) => tag === "path");
+    return {
+      lines: text(values),
+      words: bars.filter(({ tag }) => tag === "text").flatMap(({ children }) => children),
+      bars: paths.filter(({ attributes }) => attributes.fill !== "none").map(({ attributes }) => [attributes.fill, attributes.d]),
+      outlines: paths.filter(({ attributes }) => attributes.fill === "none").map(({ attributes }) => attributes.d),
+      label: Array.from({ length: 121 }, (_, k) => signal(data.universes[values.universe], (k - 60) / 20)),
+      curve: line.at(-1).attributes.d,
+      longest: longest[values.universe],
+    };
+  });
+  console.log(JSON.stringify(found));
+}
+"""
+    )
+    stub = "const document = { createElementNS: (_, tag) => tag, createElement: (tag) => tag };\n"
+    content = json.dumps({"data": data_of(figure), "chosen": chosen})
+    done = subprocess.run(
+        [node(), "-e", stub + code], input=content, capture_output=True, text=True, check=True
+    )
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def heights(outline: str) -> list[float]:
+    """How high the 30 bars of a path are over its floor, in pixels."""
+    points = [tuple(map(float, point.split())) for point in outline[1:].split("L")]
+    assert points[0][1] == points[-1][1]
+    assert len(points) == 62
+    return [points[0][1] - points[1 + 2 * place][1] for place in range(30)]
+
+
+def test_the_page_draws_the_label_and_every_bar(histogram: pd.DataFrame) -> None:
+    numbers = (2, 1_004)
+    survey, labels = survey_rows(numbers), universe_rows(numbers)
+    figure = interactive.universes(survey, labels, histogram)
+    data = data_of(figure)
+    choices = [{"universe": universe, "p": p} for universe in range(2) for p in range(3)]
+    z = torch.linspace(-3, 3, 121, dtype=torch.float64)
+    for choice, found in zip(choices, page_of_universes(figure, choices), strict=True):
+        universe = data["universes"][choice["universe"]]
+        label = label_of(labels, universe["number"])
+        assert found["label"] == pytest.approx(noiseless_labels(label.c * z, label).numpy(), abs=0.02)
+        assert found["curve"].count("L") == 360
+
+        ends = [choice["p"]] if choice["p"] < 2 else [0, 1]
+        assert len(found["bars"]) == 5 * len(ends)
+        assert len(found["outlines"]) == 3 * len(ends)
+        counts = [universe["counts"][model][end] for end in ends for model in range(5)]
+        for (colour, bars), expected in zip(found["bars"], counts, strict=True):
+            assert re.fullmatch(r"var\(--[a-z-]+\)", colour)
+            drawn = np.array(heights(bars))
+            shares = np.array(expected + [0] * (30 - len(expected))) / sum(expected)
+            assert drawn == pytest.approx(56 / 0.8 * shares, abs=0.11)  # the axis of 56 pixels ends at 80 %
+        printed = [data["models"][model]["paper"][end] for end in ends for model in (1, 3, 4)]
+        for outline, expected in zip(found["outlines"], printed, strict=True):
+            assert heights(outline) == pytest.approx(np.array(expected) * 56 / 80, abs=0.11)
+        assert [word for word in found["words"] if word in SURVEYED] == list(SURVEYED) * len(ends)
+        assert sum("% of losses" in word for word in found["words"]) == len(ends)
+
+
+def test_losses_far_above_the_paper_lie_in_the_last_bar_of_a_longer_axis(histogram: pd.DataFrame) -> None:
+    survey = survey_rows((3_001,))
+    survey[["loss_1", "loss_2"]] += 1.0
+    found = page_of_universes(
+        interactive.universes(survey, universe_rows((3_001,)), histogram), [{"universe": 0, "p": 0}]
+    )[0]
+    for _, bars in found["bars"]:
+        assert heights(bars) == pytest.approx([0] * 29 + [56])
+    assert {"0", "100"} <= set(found["words"])
+
+
+def test_the_page_says_in_words_what_kind_of_universe_it_is(histogram: pd.DataFrame) -> None:
+    numbers = (2, 1_004)
+    survey = survey_rows(numbers)
+    survey.loc[survey["seed"].eq(3_000) & survey["model"].eq("OMoE"), "diverged_step"] = 9
+    figure = interactive.universes(survey, universe_rows(numbers), histogram)
+    place = [universe["number"] for universe in data_of(figure)["universes"]].index(2)
+    half, both, other = page_of_universes(
+        figure, [{"universe": place, "p": 0}, {"universe": place, "p": 2}, {"universe": 1 - place, "p": 1}]
+    )
+    assert half["lines"][0] == (
+        f"Universe 2 ({place + 1} of 2): meets figure 2; 6 sines, batch of 32, learning rate 0.00058, Glorot's initial "
+        "weights; 11 to 12 runs a model."
+    )
+    assert other["lines"][0].startswith(f"Universe 1004 ({2 - place} of 2): PLE's kind; 10 sines, ")
+    assert other["lines"][0].endswith("; 12 runs a model.")
+    found = universe_differences(survey)
+    lead = found[
+        (found["universe"] == 2) & found["difference"].eq("Shared-Bottom minus MMoE at p = 0.5")
+    ].iloc[0]
+    said = f"{lead['estimate']:.3f} [{lead['low']:.3f}, {lead['high']:.3f}]"
+    numbers_said = re.findall(r"-?\d\.\d{3}", half["lines"][1])
+    assert half["lines"][1].startswith("Shared-Bottom minus MMoE: ")
+    assert [float(number) for number in numbers_said] == pytest.approx(
+        [float(number) for number in re.findall(r"-?\d\.\d{3}", said)], abs=0.0011
+    )
+    assert [len(one["lines"]) for one in (half, both, other)] == [4, 4, 4]
+    assert all(" at p = 0.5, " in line and line.endswith(" at p = 1.") for line in both["lines"][1:])
+    assert both["longest"] == both["lines"], "room is kept for the longest text"
+
+
+def test_kinds_and_initial_weights_are_those_of_the_study() -> None:
+    assert set(KINDS) == {FIGURE_2, *OTHER_KINDS}
+    assert set(INITIALISERS) == set(OF_STUDY)
+
+
+def test_files_that_do_not_go_together_are_told_in_one_line(histogram: pd.DataFrame) -> None:
+    survey, labels = survey_rows((0, 3)), universe_rows((0, 3))
+    for rows, others, words in (
+        (survey, labels[labels["seed"] == 3], "universe 0 of the survey has no row among 1, expected one"),
+        (survey, pd.concat([labels, labels]), "4 rows describe 2 universes, expected one each"),
+        (survey[:0], labels, "the survey has no rows, expected a run each"),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            interactive.universes(rows, others, histogram)
+        assert "\n" not in str(error.value)

@@ -10,6 +10,7 @@ from companion.figures.interactive.person import (
 )
 from companion.figures.interactive.runs import census_runs, runs_data
 from companion.figures.interactive.slide import slide_data, slide_p, slide_p_picture
+from companion.figures.interactive.universes import universes, universes_data
 
 __all__ = [
     "Interactive",
@@ -23,4 +24,6 @@ __all__ = [
     "slide_data",
     "slide_p",
     "slide_p_picture",
+    "universes",
+    "universes_data",
 ]

@@ -144,8 +144,9 @@ function makeControls(specifications, prefix) {
   };
 }
 
-// The start. `build(data)` returns { panels, text, longest }: panels are { height, label, draw(width, values) },
-// text(values) says in words, a line each, what they show, and the longest texts decide how much room it is given.
+// The start. `build(data)` returns { panels, text, longest, above }: panels are { height, label, wide, draw(width, values) },
+// text(values) says in words, a line each, what they show, above the panels or below, and the longest texts decide how
+// much room it is given. A wide panel has a row for itself.
 // The figure may be put into the page after its script has run, so it is looked for again for a while.
 function start(name, build, triesLeft = 100) {
   const root = document.querySelector(`figure.mmoe-interactive[data-figure="${name}"]:not([data-ready])`);
@@ -155,11 +156,11 @@ function start(name, build, triesLeft = 100) {
   }
   root.dataset.ready = document.querySelectorAll(`figure.mmoe-interactive[data-figure="${name}"]`).length;
   const data = JSON.parse(root.querySelector('script[type="application/json"]').textContent);
-  const { panels, text, longest } = build(data);
+  const { panels, text, longest, above } = build(data);
   const controls = makeControls(data.controls, `mmoe-${name}-${root.dataset.ready}`);
 
-  const pictures = panels.map(({ height, label }) => {
-    const svg = drawing("svg", { role: "img", "aria-label": label, height });
+  const pictures = panels.map(({ height, label, wide }) => {
+    const svg = drawing("svg", { role: "img", "aria-label": label, height, ...(wide && { class: "wide" }) });
     svg.style.height = `${height}px`;
     return svg;
   });
@@ -197,7 +198,8 @@ function start(name, build, triesLeft = 100) {
   caption.textContent = data.caption;
   const seen = element("div", { class: "panels" }, ...pictures);
   // Many controls stand below what they change, so that a phone shows both.
-  caption.before(...(data.controls.length > 6 ? [seen, controls.box] : [controls.box, seen]), words);
+  const below = above ? [words, seen] : [seen, words];
+  caption.before(...(data.controls.length > 6 ? [seen, controls.box, words] : [controls.box, ...below]));
   takePlaceOf(root.dataset.picture, root);
   controls.box.addEventListener("input", draw);
   let width = 0;
