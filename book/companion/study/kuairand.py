@@ -20,6 +20,8 @@ from companion.study.rankers import EXPERTS, METHODS, TASKS, build_ranker
 from mmoe_lib import metrics
 from mmoe_lib.metrics import auc, auc_standard_error, r_squared
 from mmoe_lib.tasks.kuairand import Impressions, KuaiRandTables, RankingData, encode, load, some_users
+from mmoe_lib.tasks.kuairand.columns import RANDOM_LOG
+from mmoe_lib.tasks.kuairand.files import KUAIRAND_PURE
 from mmoe_lib.training import (
     SGD,
     Adam,
@@ -81,6 +83,10 @@ class RankingSource:
     def data(self) -> RankingData:
         """The encoded impressions."""
         return _data(self)
+
+    def has_random_log(self) -> bool:
+        """Whether the log of random impressions lies on this machine; nothing is loaded or downloaded to tell."""
+        return self.simulated or RANDOM_LOG in (KUAIRAND_PURE.find() or {})
 
     def sums(self) -> str:
         """The sums of the files, and what was taken of them, for a row's origin."""

@@ -335,6 +335,76 @@ def test_a_torn_journal_costs_its_last_line(tmp_path: Path) -> None:
         assert kept >= len(whole) - 2
 
 
+def test_a_search_goes_on_from_every_line_of_its_journal(tmp_path: Path) -> None:
+    """Stopped behind any of them, even between two that tell of one trial, it ends with the same trials."""
+    whole = tuning.tune(PAIR, FEW, CENSUS, tmp_path / "whole.journal")
+    lines = (tmp_path / "whole.journal").read_bytes().splitlines(keepends=True)
+    for kept in range(len(lines)):
+        journal = tmp_path / f"{kept}.journal"
+        journal.write_bytes(b"".join(lines[:kept]))
+        again = tuning.tune(PAIR, FEW, CENSUS, journal)
+        pd.testing.assert_frame_equal(whole.drop(columns="seconds"), again.drop(columns="seconds"))
+
+
+FULL = """
+import resource, sys
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+from pathlib import Path
+from test_faults import CENSUS, FEW, PAIR, main, tuning
+from companion.study.plans import census
+CENSUS.data(PAIR.group)  # before the disk is full
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
+if sys.argv[5:]:
+    census.source_of = lambda preset: CENSUS
+    sys.exit(main(sys.argv[5:]))
+tuning.tune(PAIR, FEW, CENSUS, Path(sys.argv[3]))
+"""
+
+
+def on_a_full_disk(journal: Path, room: int, *command_line: str) -> subprocess.CompletedProcess[str]:
+    """A search, or a command, in a process whose files can have so many bytes: a write stops in its middle."""
+    book = Path(command.__file__).resolve().parents[2]
+    arguments = [str(Path(__file__).parent), str(book), str(journal), str(room), *command_line]
+    return subprocess.run(
+        [sys.executable, "-c", FULL, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the size of files cannot be limited")
+def test_a_full_disk_keeps_the_trials_of_the_journal(tmp_path: Path) -> None:
+    whole = tuning.tune(PAIR, FEW, CENSUS, tmp_path / "whole.journal")
+    lines = (tmp_path / "whole.journal").read_bytes().splitlines(keepends=True)
+    journal, kept = tmp_path / "a.journal", len(lines) // 2
+    before = b"".join(lines[:kept])
+    journal.write_bytes(before)
+    ended = on_a_full_disk(journal, len(before) + len(lines[kept]) // 2)
+    assert ended.returncode == 1
+    said = ended.stderr.splitlines()[-1]
+    assert said == (
+        "OSError: a.journal cannot be written (File too large), expected room for it: the trials that it holds are "
+        "kept, make room and start again"
+    )
+    assert journal.read_bytes() == before  # the half of a line is taken away again
+    again = tuning.tune(PAIR, FEW, CENSUS, journal)
+    pd.testing.assert_frame_equal(whole.drop(columns="seconds"), again.drop(columns="seconds"))
+    assert again["seconds"][0] == whole["seconds"][0]  # told by the old lines, not trained anew
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the size of files cannot be limited")
+def test_a_full_disk_ends_the_search_with_one_line_and_exit_1(tmp_path: Path) -> None:
+    options = ["census", "--preset", "smoke", "--device", "cpu", "--workers", "1", "--results", str(tmp_path)]
+    ended = on_a_full_disk(tmp_path, 1_200, *options)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    told = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert "cannot be written (File too large), expected room for it" in told[0]
+    assert not (tmp_path / "census_tuning.csv").exists()
+    journals = list(tmp_path.rglob("*.journal"))
+    assert len(journals) == len(tuning.PAIRS)
+    assert all(0 < len(file.read_bytes()) <= 1_200 for file in journals)
+    assert all(file.read_bytes().endswith(b"\n") for file in journals)
+
+
 def test_damaged_settings_are_refused_before_they_are_trained() -> None:
     rows = pd.DataFrame(
         {

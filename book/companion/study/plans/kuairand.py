@@ -30,9 +30,7 @@ def _parts(preset: Preset, folder: Path) -> list[Part]:
     )
 
     def replayed(rows: pd.DataFrame) -> list[Cell[Choices]]:
-        if source.tables().random is None:
-            return []
-        return off_policy.off_policy_cells(preset, chosen_settings(rows))
+        return off_policy.off_policy_cells(preset, chosen_settings(rows)) if source.has_random_log() else []
 
     return [
         tuning,
