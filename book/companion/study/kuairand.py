@@ -293,6 +293,12 @@ _TOP = tuple(
 )
 
 
+COLUMNS = (*_SCORES, *_LAST, *_TOP, *_GATE_COLUMNS, "diverged_step", "train_rows")
+"""What `run` gives beside the seed."""
+TUNING_COLUMNS = ("validation_engagement_auc", "validation_satisfaction_auc", "diverged_step")
+"""What `run_tuning` gives beside the seed."""
+
+
 def run(cell: Cell[Choices], source: RankingSource, device: torch.device | str) -> pd.DataFrame:
     """Train the seeds of a cell and judge them: one row a run with the columns of `data/results/kuairand.csv`.
 

@@ -28,6 +28,13 @@ def reference_cells() -> list[Cell[NoChoices]]:
     return [Cell("Gradient boosting", inputs, 0.1, (0,), NoChoices()) for inputs in INPUTS]
 
 
+COLUMNS = (
+    *(f"test_{name}_{measure}" for name in ("engagement", "satisfaction") for measure in ("auc", "r2")),
+    "train_rows",
+)
+"""What `run_reference` gives beside the seed."""
+
+
 def run_reference(
     cell: Cell[NoChoices], source: RankingSource, device: torch.device | str = "cpu"
 ) -> pd.DataFrame:

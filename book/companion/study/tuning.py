@@ -348,6 +348,12 @@ def _row(pair: Pair, number: int, trial: optuna.trial.FrozenTrial, preset: Prese
     return {**row, "seconds": noted["seconds"]}
 
 
+def columns_of(preset: Preset) -> tuple[str, ...]:
+    """What `run` gives beside the trial's number."""
+    aucs = (f"auc_{epoch + 1}" for epoch in range(preset.census_tuning_epochs))
+    return ("settings", "state", "validation_auc", "epochs", *aucs)
+
+
 def best_settings(trials: pd.DataFrame) -> dict[tuple[str, str], Chosen]:
     """For each method and group the setting with the highest validation AUC of the main task.
 

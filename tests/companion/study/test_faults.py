@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from test_workers import CELLS, ORIGIN, results
 
+from companion.checkout import ROOT
 from companion.study import __main__ as command
 from companion.study import census, kuairand, off_policy, rankers, synthetic, tuning
 from companion.study.__main__ import main
@@ -177,6 +178,18 @@ STUDIES: dict[str, tuple[Callable[[], Any], Callable[[Any], pd.DataFrame]]] = {
 }
 
 
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "gates": gates.COLUMNS,
+    "units": units.COLUMNS,
+    "census": census.COLUMNS,
+    "extensions on census": extension_census.COLUMNS,
+    "kuairand": kuairand.COLUMNS,
+    "off-policy": off_policy.COLUMNS,
+    "rare labels": rare_labels.COLUMNS,
+    "gradients": gradients.COLUMNS,
+}
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_cell_of_which_every_run_diverges_is_recorded(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,6 +202,8 @@ def test_a_cell_of_which_every_run_diverges_is_recorded(study: str, monkeypatch:
     assert [name for name in usual.columns if name != "compiled"] == [
         name for name in diverged.columns if name != "compiled"
     ]
+    declared = ["seed", *COLUMNS[study]] if study in COLUMNS else list(usual.columns)
+    assert [name for name in usual.columns if name != "compiled"] == [n for n in declared if n != "compiled"]
     assert diverged["seed"].tolist() == [0, 1]
     if "diverged_step" in diverged:
         assert (diverged["diverged_step"] > 0).all()
@@ -241,6 +256,35 @@ def test_a_damaged_value_is_told_before_anything_is_trained(
     assert "\n" not in error
     assert [entry.name for entry in tmp_path.glob("*.csv")] == [path.name]
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "column"),
+    [
+        ("extensions_tasks.csv", "num_tasks"),  # a choice
+        ("extensions_tasks.csv", "loss_worst"),  # a result
+        ("extensions_tasks.csv", "torch_version"),
+        ("extensions_tasks.csv", "seconds"),
+        ("extensions_units.csv", "loss_2"),  # of a part whose cells the tuning is to choose
+    ],
+)
+def test_a_missing_column_is_told_before_anything_is_trained(
+    file: str,
+    column: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stored = ROOT / "data" / "results" / file
+    pd.read_csv(stored, dtype=str).drop(columns=column).to_csv(tmp_path / file, index=False)
+    before = (tmp_path / file).read_bytes()
+    monkeypatch.setattr(gates, "run", None)
+    assert main(["extensions", *COMMAND[1:], str(tmp_path)]) == 1
+    error = capsys.readouterr().err.strip()
+    assert f"error: {file} has no {column}, expected a column of each: restore the file from git" in error
+    assert "\n" not in error
+    assert [entry.name for entry in tmp_path.glob("*.csv")] == [file]
+    assert (tmp_path / file).read_bytes() == before
 
 
 def test_bytes_that_are_no_text_are_told_with_the_file(

@@ -84,6 +84,10 @@ def reported_cells(preset: Preset, rates: Mapping[str, float]) -> list[Cell[Choi
     return cells
 
 
+COLUMNS = (*SCORES, *GATE_MEASURES, "diverged_step", "train_rows")
+"""What `run` gives beside the seed."""
+
+
 def run(cell: Cell[Choices], source: CensusSource, device: torch.device | str = "cpu") -> pd.DataFrame:
     """The rows of one cell: the AUCs of `companion.study.census.score`, and `GATE_MEASURES` on the test half."""
     choices = cell.choices

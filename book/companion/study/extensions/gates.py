@@ -170,6 +170,10 @@ def _correlations(choices: Choices) -> float | Tensor:
     return task.equal_correlations(choices.task_correlation, choices.num_tasks)
 
 
+COLUMNS = ("diverged_step", "loss_1", "loss_mean", "loss_worst", *GATE_MEASURES)
+"""What `run` gives beside the seed."""
+
+
 def run(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame:
     """The rows of one cell: final losses on fresh rows, and how polarised the gates are; NaN where there is none.
 
