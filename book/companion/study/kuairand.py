@@ -17,8 +17,9 @@ from companion.study.kuairand_simulated import load_simulated
 from companion.study.policies import tradeoff
 from companion.study.presets import Preset
 from companion.study.rankers import EXPERTS, METHODS, TASKS, build_ranker
+from companion.study.scores import auc_standard_error, r_squared
 from mmoe_lib import metrics
-from mmoe_lib.metrics import auc, auc_standard_error, r_squared
+from mmoe_lib.metrics import auc
 from mmoe_lib.tasks.kuairand import Impressions, KuaiRandTables, RankingData, encode, load, some_users
 from mmoe_lib.tasks.kuairand.columns import RANDOM_LOG
 from mmoe_lib.tasks.kuairand.files import KUAIRAND_PURE

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from companion.study.cells import Cell, NoChoices
 from companion.study.kuairand import RankingSource
-from mmoe_lib.metrics import auc, r_squared
+from companion.study.scores import r_squared
+from mmoe_lib.metrics import auc
 from mmoe_lib.tasks.kuairand import Impressions, RankingData
 from mmoe_lib.tasks.kuairand.history import HISTORY
 

@@ -14,8 +14,8 @@ from companion.study.cells import Cell
 from companion.study.census import BATCH_SIZE, SCORES, CensusSource, score, train_runs
 from companion.study.extensions.gates import has_gates
 from companion.study.presets import Preset
+from companion.study.scores import GATE_MEASURES, polarisation
 from companion.study.synthetic import TUNING_SEED
-from mmoe_lib.metrics import GATE_MEASURES, polarisation
 from mmoe_lib.training import DivergedError
 
 GROUP = "income"
