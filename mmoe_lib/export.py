@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import importlib
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ def export_model(
         module: Maps inputs (B, num_inputs) to outputs (B, K): any model of this library, such as a run of an
             ensemble (`Ensemble.module`).
         num_inputs: Columns of its input; of a `Ranker`, its `num_inputs`.
-        path: Where the program is also saved, for `load_exported`; None saves nothing. Such files end in ".pt2".
+        path: Where the program is also saved, for `torch.export.load`; None saves nothing. Such files end in ".pt2".
 
     Returns:
         The program; its `module()` is called as the model is, with 1 row or more.
@@ -54,24 +53,6 @@ def export_model(
         torch.export.save(program, buffer)
         write_whole(Path(path), buffer.getvalue())
     return program
-
-
-def load_exported(path: Path | str) -> torch.export.ExportedProgram:
-    """A program that `export_model` saved.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or no exported program.
-    """
-    content = Path(path).read_bytes()
-    what = f"{Path(path).name} is no exported program, expected a file of export_model: export it again"
-    if not zipfile.is_zipfile(io.BytesIO(content)):  # torch would also log where it noticed
-        raise ValueError(f"{what} (no archive, or cut short)")
-    try:
-        return torch.export.load(io.BytesIO(content))
-    except Exception as error:  # torch raises whatever its readers of archives and graphs do
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{what} ({reason})") from error
 
 
 def export_onnx(module: nn.Module, num_inputs: int, path: Path | str) -> None:

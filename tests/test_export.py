@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from companion.study.rankers import METHODS, build_ranker
 from mmoe_lib import export
-from mmoe_lib.export import ONNX_PACKAGES, TOLERANCE, export_model, export_onnx, load_exported
+from mmoe_lib.export import ONNX_PACKAGES, TOLERANCE, export_model, export_onnx
 from mmoe_lib.models import MMoE
 from mmoe_lib.seeds import seeded_generator
 
@@ -57,7 +57,7 @@ def assert_equal(predicted: Tensor, model: nn.Module, x: Tensor) -> None:
 def test_the_program_and_its_file_predict_what_the_model_predicts(name: str, tmp_path: Path) -> None:
     model, path = model_of(name), tmp_path / "model.pt2"
     exported = export_model(model, WIDTH, path).module()
-    loaded = load_exported(path).module()
+    loaded = torch.export.load(path).module()
     for rows in ROWS:
         assert_equal(exported(inputs(rows, name)), model, inputs(rows, name))
         assert_equal(loaded(inputs(rows, name)), model, inputs(rows, name))
@@ -110,19 +110,6 @@ def test_an_export_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch:
     with pytest.raises(Exception, match=r"(?i)data-dependent"):
         export_model(Stubborn(), WIDTH, path)
     assert path.read_bytes() == b"the old one"
-
-
-def test_files_that_are_no_programs_are_refused_in_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "model.pt2"
-    with pytest.raises(FileNotFoundError):
-        load_exported(path)
-    export_model(model_of("MMoE"), WIDTH, path)
-    whole = path.read_bytes()
-    for content in (b"", b"no program", whole[: len(whole) // 2], whole[:-1]):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"model\.pt2 is no exported program") as caught:
-            load_exported(path)
-        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -19,7 +19,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
 
-from mmoe_lib.export import ONNX_PACKAGES, TOLERANCE, load_exported
+from mmoe_lib.export import ONNX_PACKAGES, TOLERANCE
 from mmoe_lib.frames import MODELS, FitSettings, FrameEncoder, MultiTaskModel, Target
 from mmoe_lib.frames import model as model_module
 from mmoe_lib.frames.encoder import MAX_CATEGORIES, UNKNOWN
@@ -526,7 +526,7 @@ def test_a_save_that_fails_leaves_what_was_there(
 def test_the_exported_program_predicts_as_predict_does(runs: int, tmp_path: Path) -> None:
     model = quick(settings=FitSettings(epochs=20, runs=runs), sizes=SMALL)
     model.export(tmp_path / "model.pt2")
-    program = load_exported(tmp_path / "model.pt2").module()
+    program = torch.export.load(tmp_path / "model.pt2").module()
     for rows in (1, 50):
         new = shop(rows, seed=2)
         predicted = model.predict(new).to_numpy()

@@ -60,16 +60,3 @@ class History:
             for task, value in enumerate(row)
         ]
         return pd.DataFrame(rows, columns=["step", "seed", "task", "loss"])
-
-    def metric_frame(self) -> pd.DataFrame:
-        """One row an evaluation and run: columns step, seed, and one a metric.
-
-        Evaluations after a run had stopped are left out, as if it had been trained alone.
-        """
-        rows = [
-            (step, seed, *[float(values[index][run]) for values in self.metrics.values()])
-            for index, step in enumerate(self.evaluation_steps)
-            for run, seed in enumerate(self.seeds)
-            if step <= int(self.stopped_step[run])
-        ]
-        return pd.DataFrame(rows, columns=["step", "seed", *self.metrics])

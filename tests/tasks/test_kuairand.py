@@ -23,7 +23,6 @@ from mmoe_lib.tasks.kuairand.columns import (
     LABELS,
     LOG_COLUMNS,
     RANDOM_LOG,
-    SAME_IMPRESSION,
     SECOND_LOG,
     USER_COLUMNS,
     USER_DENSE,
@@ -35,6 +34,20 @@ from mmoe_lib.tasks.kuairand.files import KUAIRAND_PURE, archive_of_all, read_lo
 
 pytestmark = pytest.mark.usefixtures("alone")
 
+SAME_IMPRESSION = (
+    "is_click",
+    "is_like",
+    "is_follow",
+    "is_comment",
+    "is_forward",
+    "is_hate",
+    "long_view",
+    "play_time_ms",
+    "profile_stay_time",
+    "comment_stay_time",
+    "is_profile_enter",
+)
+"""The outcomes of an impression, known only after it: never inputs of the same impression."""
 PARTS = ("train", "validation", "test")
 LONG, LIKE = LABELS
 

@@ -242,6 +242,10 @@ _GATE_COLUMNS = (
     "gate_entropy_1",
     "gate_entropy_2",
 )
+_ENDS = ("diverged_step", "train_rows")
+COLUMNS = (*SCORES, *_GATE_COLUMNS, *_ENDS)
+COLUMNS_WITHOUT_GATES = (*SCORES, *_ENDS)
+"""What `run` gives beside the seed."""
 
 
 def run(

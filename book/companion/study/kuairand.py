@@ -17,9 +17,12 @@ from companion.study.kuairand_simulated import load_simulated
 from companion.study.policies import tradeoff
 from companion.study.presets import Preset
 from companion.study.rankers import EXPERTS, METHODS, TASKS, build_ranker
+from companion.study.scores import auc_standard_error, r_squared
 from mmoe_lib import metrics
-from mmoe_lib.metrics import auc, auc_standard_error, r_squared
+from mmoe_lib.metrics import auc
 from mmoe_lib.tasks.kuairand import Impressions, KuaiRandTables, RankingData, encode, load, some_users
+from mmoe_lib.tasks.kuairand.columns import RANDOM_LOG
+from mmoe_lib.tasks.kuairand.files import KUAIRAND_PURE
 from mmoe_lib.training import (
     SGD,
     Adam,
@@ -81,6 +84,10 @@ class RankingSource:
     def data(self) -> RankingData:
         """The encoded impressions."""
         return _data(self)
+
+    def has_random_log(self) -> bool:
+        """Whether the log of random impressions lies on this machine; nothing is loaded or downloaded to tell."""
+        return self.simulated or RANDOM_LOG in (KUAIRAND_PURE.find() or {})
 
     def sums(self) -> str:
         """The sums of the files, and what was taken of them, for a row's origin."""
@@ -285,6 +292,12 @@ _LAST = (
 _TOP = tuple(
     f"top_{name}_{index}" for name in ("engagement", "satisfaction") for index in range(len(WEIGHTS))
 )
+
+
+COLUMNS = (*_SCORES, *_LAST, *_TOP, *_GATE_COLUMNS, "diverged_step", "train_rows")
+"""What `run` gives beside the seed."""
+TUNING_COLUMNS = ("validation_engagement_auc", "validation_satisfaction_auc", "diverged_step")
+"""What `run_tuning` gives beside the seed."""
 
 
 def run(cell: Cell[Choices], source: RankingSource, device: torch.device | str) -> pd.DataFrame:

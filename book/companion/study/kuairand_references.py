@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from companion.study.cells import Cell, NoChoices
 from companion.study.kuairand import RankingSource
-from mmoe_lib.metrics import auc, r_squared
+from companion.study.scores import r_squared
+from mmoe_lib.metrics import auc
 from mmoe_lib.tasks.kuairand import Impressions, RankingData
 from mmoe_lib.tasks.kuairand.history import HISTORY
 
@@ -26,6 +27,13 @@ _MOST_CATEGORIES = 250
 def reference_cells() -> list[Cell[NoChoices]]:
     """Both sets of inputs, once: the trees depend on no random initialisation."""
     return [Cell("Gradient boosting", inputs, 0.1, (0,), NoChoices()) for inputs in INPUTS]
+
+
+COLUMNS = (
+    *(f"test_{name}_{measure}" for name in ("engagement", "satisfaction") for measure in ("auc", "r2")),
+    "train_rows",
+)
+"""What `run_reference` gives beside the seed."""
 
 
 def run_reference(

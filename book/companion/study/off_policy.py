@@ -34,6 +34,20 @@ MIXES = (0.0, 0.5, 1.0)
 """Weights of satisfaction in the score, as in `companion.study.policies.tradeoff`."""
 
 
+COLUMNS = (
+    *(
+        f"{what}_{name}_{index}"
+        for index in range(len(MIXES))
+        for name in ("engagement", "satisfaction")
+        for what in ("value", "low", "high")
+    ),
+    "shown_engagement",
+    "shown_satisfaction",
+    "requests",
+)
+"""What `run_off_policy` gives beside the seed."""
+
+
 def off_policy_cells(preset: Preset, chosen: dict[tuple[str, str], Chosen]) -> list[Cell[Choices]]:
     """The first runs of the compared methods with Adam, trained as in `reported_cells`."""
     return [

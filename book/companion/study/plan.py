@@ -69,6 +69,7 @@ class Part:
         data: What its cells are trained on, for the origin of its rows: sums of the files.
         after: The part that must be done first.
         unit: What a row is.
+        columns: What `run` gives beside the seed; () where that is not told.
     """
 
     file: str
@@ -78,6 +79,7 @@ class Part:
     data: Callable[[], str] = synthetic_data
     after: Part | None = None
     unit: str = "runs"
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -231,13 +233,14 @@ def run_study(
         OSError: If data are missing, or a file cannot be written.
     """
     for part in plan.parts:  # a file that is damaged is found before hours have been spent on another
-        plan.rows(part)
+        _check_header(plan, part)
     # One thread here as in the workers: the order of sums, and so the table, must not depend on their number.
     torch.set_num_threads(1)
     failed = False
     for part in plan.parts:
         if not (cells := plan.cells(part)):
             continue
+        _check_header(plan, part)  # its cells may be known only now
         rows = plan.rows(part)
         if waiting_cells(cells, rows, plan.preset.name, part.file):
             origin = _origin(plan, part, device)
@@ -265,6 +268,27 @@ def run_study(
     if missing:
         print(f"error: the study is not done: {'; '.join(missing)}", file=sys.stderr)
     return not missing
+
+
+def _check_header(plan: Plan, part: Part) -> None:
+    """Refuse a file that rows are to be added to and that lacks one of their columns.
+
+    Raises:
+        ValueError: If it does, or is no table of results.
+    """
+    rows = plan.rows(part)
+    waiting = plan.waiting(part)
+    if rows.empty or waiting == []:
+        return
+    facts = waiting[0].facts if waiting else {}
+    origin = [column.name for column in fields(Origin)]
+    expected = dict.fromkeys([*KEY, *facts, *part.columns, *origin, "seconds"])
+    missing = [name for name in expected if name not in rows]
+    if missing:
+        raise ValueError(
+            f"{part.file} has no {', '.join(missing)}, expected a column of each: restore the file from git, or move it "
+            "away to run the study again"
+        )
 
 
 def run_again(plan: Plan, key: str, device: torch.device, *, compare: bool) -> None:

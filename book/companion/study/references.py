@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from companion.study.cells import Cell, NoChoices
-from companion.study.census import CensusSource
+from companion.study.census import SCORES, CensusSource
 from mmoe_lib.metrics import auc
 from mmoe_lib.tasks.census import GROUPS
 
@@ -18,6 +18,10 @@ REFERENCES = ("Logistic regression", "Gradient boosting")
 def reference_cells() -> list[Cell[NoChoices]]:
     """Both methods on both groups, once: neither depends on a random initialisation."""
     return [Cell(method, group, 0.1, (0,), NoChoices()) for group in GROUPS for method in REFERENCES]
+
+
+COLUMNS = (*SCORES, "train_rows")
+"""What `run_reference` gives beside the seed."""
 
 
 def run_reference(

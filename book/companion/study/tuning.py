@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -40,6 +41,7 @@ from mmoe_lib.training import DivergedError, Ensemble
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages.journal import JournalFileBackend
 
 TUNING_SEED = 10_000
 """Seeds from here on choose settings; the reported runs have seeds of their own."""
@@ -133,6 +135,7 @@ def tune(
 
     Raises:
         ValueError: If the storage is none, or holds trials of another study.
+        OSError: If it cannot be written; what it holds is kept.
     """
     storage.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(storage.with_name(f".{storage.name}.lock")):
@@ -146,8 +149,9 @@ def _tuned(
     data = source.data(pair.group)
     study = _open(pair, preset, source, storage)
     for trial in study.get_trials(deepcopy=False):
-        if not trial.state.is_finished():  # a study that was killed left it half-done
-            study.tell(trial.number, state=_states().FAIL)
+        # A study that was killed left one half-done, or did all but tell; one that waits is taken up as it is.
+        if not trial.state.is_finished() and trial.state != _states().WAITING:
+            _tell(study, trial.number, trial.user_attrs)
     done = len(_ended(study))
     with progress_bar(
         total=trials_of(preset), label=f"{pair.method}, {pair.group}", unit="trial", show=progress
@@ -182,7 +186,7 @@ def _one_trial(
     start = time.perf_counter()
     study.sampler = _sampler(number)
     searches = number < preset.census_trials
-    if not searches:
+    if not searches and not study.get_trials(deepcopy=False, states=(_states().WAITING,)):
         study.enqueue_trial(
             {"learning_rate": FIXED_RATES[number - preset.census_trials]} | largest(pair.method)
         )
@@ -217,20 +221,26 @@ def _one_trial(
         state = "pruned"
     except DivergedError:
         state = "diverged"
-    for name, value in {
-        "state": state,
+    noted = {
         "settings": settings_text(settings),
         "learning_rate": rate,
         "aucs": aucs,
         "seconds": round(time.perf_counter() - start, 2),
-    }.items():
+        "state": state,  # the last: it says that the others are there
+    }
+    for name, value in noted.items():
         trial.set_user_attr(name, value)
-    if state == "diverged":
-        study.tell(trial, state=_states().FAIL)
+    _tell(study, trial.number, noted)
+
+
+def _tell(study: optuna.Study, number: int, noted: Mapping[str, Any]) -> None:
+    """Tell the study how a trial ended, by what was noted of it."""
+    if noted.get("state", "diverged") == "diverged":
+        study.tell(number, state=_states().FAIL)
     else:
         # A trial that was stopped early counts with the best it reached: the Gaussian process would learn nothing
         # from optuna's own state for it.
-        study.tell(trial, max(aucs))
+        study.tell(number, max(noted["aucs"]))
 
 
 def validation_auc(ensemble: Ensemble, data: CensusData) -> Tensor:
@@ -258,12 +268,11 @@ def _sampler(number: int) -> optuna.samplers.BaseSampler:
 
 def _open(pair: Pair, preset: Preset, source: CensusSource, storage: Path) -> optuna.Study:
     import optuna
-    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(JournalFileBackend(str(storage))),
+            storage=optuna.storages.JournalStorage(_journal(storage)),
             study_name=f"{pair.method}, {pair.group}",
             direction="maximize",
             load_if_exists=True,
@@ -279,8 +288,8 @@ def _open(pair: Pair, preset: Preset, source: CensusSource, storage: Path) -> op
         "epochs": preset.census_tuning_epochs,
         "data": source.sums(),
     }
-    if not study.user_attrs:
-        for name, value in expected.items():
+    for name, value in expected.items():
+        if name not in study.user_attrs and not study.get_trials(deepcopy=False):
             study.set_user_attr(name, value)
     for name, value in expected.items():
         if study.user_attrs.get(name) != value:
@@ -289,6 +298,24 @@ def _open(pair: Pair, preset: Preset, source: CensusSource, storage: Path) -> op
                 "move it away to start tuning anew"
             )
     return study
+
+
+def _journal(storage: Path) -> JournalFileBackend:
+    """The journal of a file; one that cannot be written says so and is left whole."""
+    from optuna.storages.journal import JournalFileBackend
+
+    class Journal(JournalFileBackend):
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            try:
+                super().append_logs(logs)
+            except OSError as error:
+                mend_journal(storage)
+                raise OSError(
+                    f"{storage.name} cannot be written ({error.strerror or error}), expected room for it: the trials "
+                    "that it holds are kept, make room and start again"
+                ) from error
+
+    return Journal(str(storage))
 
 
 def _states() -> type[optuna.trial.TrialState]:
@@ -319,6 +346,12 @@ def _row(pair: Pair, number: int, trial: optuna.trial.FrozenTrial, preset: Prese
     for epoch in range(preset.census_tuning_epochs):
         row[f"auc_{epoch + 1}"] = aucs[epoch] if epoch < len(aucs) else float("nan")
     return {**row, "seconds": noted["seconds"]}
+
+
+def columns_of(preset: Preset) -> tuple[str, ...]:
+    """What `run` gives beside the trial's number."""
+    aucs = (f"auc_{epoch + 1}" for epoch in range(preset.census_tuning_epochs))
+    return ("settings", "state", "validation_auc", "epochs", *aucs)
 
 
 def best_settings(trials: pd.DataFrame) -> dict[tuple[str, str], Chosen]:

@@ -46,21 +46,6 @@ SATISFACTION = "is_like"
 TASK_NAMES = ("engagement", "satisfaction")
 """The tasks in the order of the labels' columns."""
 
-SAME_IMPRESSION = (
-    "is_click",
-    "is_like",
-    "is_follow",
-    "is_comment",
-    "is_forward",
-    "is_hate",
-    "long_view",
-    "play_time_ms",
-    "profile_stay_time",
-    "comment_stay_time",
-    "is_profile_enter",
-)
-"""The outcomes of an impression, known only after it: never inputs of the same impression."""
-
 LABELS = (ENGAGEMENT, SATISFACTION)
 """The columns of the labels in the order of `TASK_NAMES`."""
 

@@ -20,7 +20,7 @@ from companion.study.extensions import census, gates, gradients, rare_labels, un
 from companion.study.extensions.rare_labels import REMEDIES, SHARES, Choices, Sources, kept_rows, loss_of
 from companion.study.kuairand import RankingSource
 from companion.study.presets import PRESETS
-from mmoe_lib.metrics import polarisation
+from companion.study.scores import polarisation
 from mmoe_lib.models import count_multiply_adds
 from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import Ensemble, binary_cross_entropy, squared_error

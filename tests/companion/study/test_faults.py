@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from test_workers import CELLS, ORIGIN, results
 
+from companion.checkout import ROOT
 from companion.study import __main__ as command
 from companion.study import census, kuairand, off_policy, rankers, synthetic, tuning
 from companion.study.__main__ import main
@@ -177,6 +178,18 @@ STUDIES: dict[str, tuple[Callable[[], Any], Callable[[Any], pd.DataFrame]]] = {
 }
 
 
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "gates": gates.COLUMNS,
+    "units": units.COLUMNS,
+    "census": census.COLUMNS,
+    "extensions on census": extension_census.COLUMNS,
+    "kuairand": kuairand.COLUMNS,
+    "off-policy": off_policy.COLUMNS,
+    "rare labels": rare_labels.COLUMNS,
+    "gradients": gradients.COLUMNS,
+}
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_cell_of_which_every_run_diverges_is_recorded(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,6 +202,8 @@ def test_a_cell_of_which_every_run_diverges_is_recorded(study: str, monkeypatch:
     assert [name for name in usual.columns if name != "compiled"] == [
         name for name in diverged.columns if name != "compiled"
     ]
+    declared = ["seed", *COLUMNS[study]] if study in COLUMNS else list(usual.columns)
+    assert [name for name in usual.columns if name != "compiled"] == [n for n in declared if n != "compiled"]
     assert diverged["seed"].tolist() == [0, 1]
     if "diverged_step" in diverged:
         assert (diverged["diverged_step"] > 0).all()
@@ -241,6 +256,35 @@ def test_a_damaged_value_is_told_before_anything_is_trained(
     assert "\n" not in error
     assert [entry.name for entry in tmp_path.glob("*.csv")] == [path.name]
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "column"),
+    [
+        ("extensions_tasks.csv", "num_tasks"),  # a choice
+        ("extensions_tasks.csv", "loss_worst"),  # a result
+        ("extensions_tasks.csv", "torch_version"),
+        ("extensions_tasks.csv", "seconds"),
+        ("extensions_units.csv", "loss_2"),  # of a part whose cells the tuning is to choose
+    ],
+)
+def test_a_missing_column_is_told_before_anything_is_trained(
+    file: str,
+    column: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stored = ROOT / "data" / "results" / file
+    pd.read_csv(stored, dtype=str).drop(columns=column).to_csv(tmp_path / file, index=False)
+    before = (tmp_path / file).read_bytes()
+    monkeypatch.setattr(gates, "run", None)
+    assert main(["extensions", *COMMAND[1:], str(tmp_path)]) == 1
+    error = capsys.readouterr().err.strip()
+    assert f"error: {file} has no {column}, expected a column of each: restore the file from git" in error
+    assert "\n" not in error
+    assert [entry.name for entry in tmp_path.glob("*.csv")] == [file]
+    assert (tmp_path / file).read_bytes() == before
 
 
 def test_bytes_that_are_no_text_are_told_with_the_file(
@@ -333,6 +377,76 @@ def test_a_torn_journal_costs_its_last_line(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(whole.drop(columns="seconds"), again.drop(columns="seconds"))
         kept = (whole["seconds"] == again["seconds"]).sum()
         assert kept >= len(whole) - 2
+
+
+def test_a_search_goes_on_from_every_line_of_its_journal(tmp_path: Path) -> None:
+    """Stopped behind any of them, even between two that tell of one trial, it ends with the same trials."""
+    whole = tuning.tune(PAIR, FEW, CENSUS, tmp_path / "whole.journal")
+    lines = (tmp_path / "whole.journal").read_bytes().splitlines(keepends=True)
+    for kept in range(len(lines)):
+        journal = tmp_path / f"{kept}.journal"
+        journal.write_bytes(b"".join(lines[:kept]))
+        again = tuning.tune(PAIR, FEW, CENSUS, journal)
+        pd.testing.assert_frame_equal(whole.drop(columns="seconds"), again.drop(columns="seconds"))
+
+
+FULL = """
+import resource, sys
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+from pathlib import Path
+from test_faults import CENSUS, FEW, PAIR, main, tuning
+from companion.study.plans import census
+CENSUS.data(PAIR.group)  # before the disk is full
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
+if sys.argv[5:]:
+    census.source_of = lambda preset: CENSUS
+    sys.exit(main(sys.argv[5:]))
+tuning.tune(PAIR, FEW, CENSUS, Path(sys.argv[3]))
+"""
+
+
+def on_a_full_disk(journal: Path, room: int, *command_line: str) -> subprocess.CompletedProcess[str]:
+    """A search, or a command, in a process whose files can have so many bytes: a write stops in its middle."""
+    book = Path(command.__file__).resolve().parents[2]
+    arguments = [str(Path(__file__).parent), str(book), str(journal), str(room), *command_line]
+    return subprocess.run(
+        [sys.executable, "-c", FULL, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the size of files cannot be limited")
+def test_a_full_disk_keeps_the_trials_of_the_journal(tmp_path: Path) -> None:
+    whole = tuning.tune(PAIR, FEW, CENSUS, tmp_path / "whole.journal")
+    lines = (tmp_path / "whole.journal").read_bytes().splitlines(keepends=True)
+    journal, kept = tmp_path / "a.journal", len(lines) // 2
+    before = b"".join(lines[:kept])
+    journal.write_bytes(before)
+    ended = on_a_full_disk(journal, len(before) + len(lines[kept]) // 2)
+    assert ended.returncode == 1
+    said = ended.stderr.splitlines()[-1]
+    assert said == (
+        "OSError: a.journal cannot be written (File too large), expected room for it: the trials that it holds are "
+        "kept, make room and start again"
+    )
+    assert journal.read_bytes() == before  # the half of a line is taken away again
+    again = tuning.tune(PAIR, FEW, CENSUS, journal)
+    pd.testing.assert_frame_equal(whole.drop(columns="seconds"), again.drop(columns="seconds"))
+    assert again["seconds"][0] == whole["seconds"][0]  # told by the old lines, not trained anew
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the size of files cannot be limited")
+def test_a_full_disk_ends_the_search_with_one_line_and_exit_1(tmp_path: Path) -> None:
+    options = ["census", "--preset", "smoke", "--device", "cpu", "--workers", "1", "--results", str(tmp_path)]
+    ended = on_a_full_disk(tmp_path, 1_200, *options)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    told = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert "cannot be written (File too large), expected room for it" in told[0]
+    assert not (tmp_path / "census_tuning.csv").exists()
+    journals = list(tmp_path.rglob("*.journal"))
+    assert len(journals) == len(tuning.PAIRS)
+    assert all(0 < len(file.read_bytes()) <= 1_200 for file in journals)
+    assert all(file.read_bytes().endswith(b"\n") for file in journals)
 
 
 def test_damaged_settings_are_refused_before_they_are_trained() -> None:

@@ -12,7 +12,9 @@ import torch
 from sklearn.metrics import r2_score, roc_auc_score
 from torch import Tensor
 
+from companion.checkout import ROOT
 from companion.study import kuairand, kuairand_references, off_policy
+from companion.study.__main__ import main
 from companion.study.cells import Cell, NoChoices, run_cells
 from companion.study.kuairand import (
     RATES,
@@ -33,6 +35,7 @@ from companion.study.presets import PRESETS
 from companion.study.rankers import METHODS, build_ranker
 from mmoe_lib.models import count_multiply_adds
 from mmoe_lib.tasks.kuairand import Impressions, RankingData, some_users
+from mmoe_lib.tasks.kuairand.files import KUAIRAND_PURE
 
 SOURCE = RankingSource(users=200, simulated=True)
 SMALL = replace(PRESETS["smoke"], kuairand_epochs=3, kuairand_seeds=4, kuairand_chunk=2)
@@ -300,3 +303,24 @@ def test_a_window_without_a_single_like_is_an_error_and_no_score() -> None:
     labels = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     with pytest.raises(ValueError, match="labels hold 0 ones and 3 zeros, expected some of both"):
         kuairand.judge(torch.full((1, 3, 2), 0.5), labels)
+
+
+def test_the_state_of_the_study_is_told_without_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = ROOT / "data" / "results" / "kuairand_tuning.csv"
+    (tmp_path / stored.name).write_bytes(stored.read_bytes())
+    monkeypatch.delenv("MMOE_DATA", raising=False)
+    monkeypatch.setattr("mmoe_lib.tasks.download.default_cache", lambda: tmp_path / "no cache")
+    monkeypatch.setattr("mmoe_lib.tasks.download.fetch", None)
+    assert main(["kuairand", "--preset", "paper", "--status", "--results", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "kuairand_tuning.csv: 112 of 112 runs" in told
+    assert "kuairand.csv: 0 of" in told
+    assert "off_policy" not in told  # there is no random log to replay
+    names = [*(file.name for file in KUAIRAND_PURE.files), *KUAIRAND_PURE.optional]
+    for name in names:
+        (tmp_path / name).touch()
+    monkeypatch.setenv("MMOE_DATA", str(tmp_path))
+    assert main(["kuairand", "--preset", "paper", "--status", "--results", str(tmp_path)]) == 0
+    assert "kuairand_off_policy.csv: 0 of 30 runs" in capsys.readouterr().out

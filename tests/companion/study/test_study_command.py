@@ -217,3 +217,16 @@ def test_every_stored_file_passes_the_check_of_its_columns() -> None:
     assert len(files) > 25
     for path in files:
         check_columns(pd.read_csv(path), path.name)
+
+
+def test_a_part_names_the_columns_of_its_stored_file() -> None:
+    named = 0
+    for study in STUDIES.values():
+        for part in study.parts(PRESETS["paper"], DATA / "results"):
+            path = DATA / "results" / part.file
+            if not (part.columns and path.exists()):
+                continue
+            header = path.read_text().split("\n", 1)[0].split(",")
+            assert tuple(header[header.index("seed") + 1 : header.index("commit")]) == part.columns, part.file
+            named += 1
+    assert named > 20

@@ -14,8 +14,8 @@ from companion.study.cells import Cell
 from companion.study.census import BATCH_SIZE, SCORES, CensusSource, score, train_runs
 from companion.study.extensions.gates import has_gates
 from companion.study.presets import Preset
+from companion.study.scores import GATE_MEASURES, polarisation
 from companion.study.synthetic import TUNING_SEED
-from mmoe_lib.metrics import GATE_MEASURES, polarisation
 from mmoe_lib.training import DivergedError
 
 GROUP = "income"
@@ -82,6 +82,10 @@ def reported_cells(preset: Preset, rates: Mapping[str, float]) -> list[Cell[Choi
         choices = Choices(GROUP, preset.census_epochs, order=order)
         cells += [Cell(name, GROUP, rates[name], seeds, choices) for name in EXTENSIONS]
     return cells
+
+
+COLUMNS = (*SCORES, *GATE_MEASURES, "diverged_step", "train_rows")
+"""What `run` gives beside the seed."""
 
 
 def run(cell: Cell[Choices], source: CensusSource, device: torch.device | str = "cpu") -> pd.DataFrame:

@@ -15,9 +15,9 @@ from torch import Tensor
 from companion.extensions import EXTENSIONS, extension, noise_columns
 from companion.study.cells import Cell, chunks
 from companion.study.presets import Preset
+from companion.study.scores import GATE_MEASURES, polarisation
 from companion.study.synthetic import COMPILE_STEPS, DEFAULT_RATE, TEST_ROWS, TUNING_SEED
 from companion.synthetic_labels import CONSTANTS
-from mmoe_lib.metrics import GATE_MEASURES, polarisation
 from mmoe_lib.tasks import synthetic as task
 from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, fit, squared_error
 from mmoe_lib.training.batches import with_noise
@@ -168,6 +168,10 @@ def _correlations(choices: Choices) -> float | Tensor:
     if choices.num_tasks == 2:
         return choices.task_correlation
     return task.equal_correlations(choices.task_correlation, choices.num_tasks)
+
+
+COLUMNS = ("diverged_step", "loss_1", "loss_mean", "loss_worst", *GATE_MEASURES)
+"""What `run` gives beside the seed."""
 
 
 def run(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame:

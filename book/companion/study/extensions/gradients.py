@@ -90,6 +90,10 @@ def watched_cells(
     return cells
 
 
+COLUMNS = (*(f"{name}_{part}" for name in MEASURES for part in range(1, PARTS + 1)), "test_rare_auc")
+"""What `run` gives beside the seed."""
+
+
 def run(cell: Cell[Choices], sources: Sources, device: torch.device | str = "cpu") -> pd.DataFrame:
     """The rows of one cell.
 

@@ -275,6 +275,17 @@ def loss_of(choices: Choices, positives: Tensor) -> Loss:
     return focal() if remedy == "focal" else binary_cross_entropy
 
 
+COLUMNS = (
+    "test_rare_auc",
+    "test_other_auc",
+    "validation_mean_auc",
+    "best_epoch",
+    "positives",
+    "diverged_step",
+)
+"""What `run` gives beside the seed."""
+
+
 def run(
     cell: Cell[Choices],
     sources: Sources,

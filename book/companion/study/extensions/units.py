@@ -84,6 +84,10 @@ def _in_unit(batches: Iterator[tuple[Tensor, Tensor]], unit: float) -> Iterator[
         yield x, y * y.new_tensor([1.0, unit])
 
 
+COLUMNS = ("diverged_step", "loss_1", "loss_2", "loss_mean")
+"""What `run` gives beside the seed."""
+
+
 def run(cell: Cell[Choices], device: torch.device | str = "cpu") -> pd.DataFrame:
     """The rows of one cell: final losses on fresh rows, in the unit of the paper.
 

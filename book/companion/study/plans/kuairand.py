@@ -26,13 +26,12 @@ def _parts(preset: Preset, folder: Path) -> list[Part]:
         "kuairand_tuning.csv",
         lambda _: kuairand.tuning_cells(preset),
         partial(kuairand.run_tuning, source=source),
+        columns=kuairand.TUNING_COLUMNS,
         data=source.sums,
     )
 
     def replayed(rows: pd.DataFrame) -> list[Cell[Choices]]:
-        if source.tables().random is None:
-            return []
-        return off_policy.off_policy_cells(preset, chosen_settings(rows))
+        return off_policy.off_policy_cells(preset, chosen_settings(rows)) if source.has_random_log() else []
 
     return [
         tuning,
@@ -40,6 +39,7 @@ def _parts(preset: Preset, folder: Path) -> list[Part]:
             "kuairand_gates.csv",
             lambda rows: kuairand.gate_cells(preset, chosen_settings(rows)),
             run,
+            columns=kuairand.COLUMNS,
             data=source.sums,
             after=tuning,
         ),
@@ -47,6 +47,7 @@ def _parts(preset: Preset, folder: Path) -> list[Part]:
             "kuairand_references.csv",
             lambda _: kuairand_references.reference_cells(),
             partial(kuairand_references.run_reference, source=source),
+            columns=kuairand_references.COLUMNS,
             data=source.sums,
             after=tuning,
         ),
@@ -54,6 +55,7 @@ def _parts(preset: Preset, folder: Path) -> list[Part]:
             "kuairand_off_policy.csv",
             replayed,
             partial(off_policy.run_off_policy, source=source),
+            columns=off_policy.COLUMNS,
             data=source.sums,
             after=tuning,
         ),
@@ -61,6 +63,7 @@ def _parts(preset: Preset, folder: Path) -> list[Part]:
             "kuairand.csv",
             lambda rows: kuairand.reported_cells(preset, chosen_settings(rows)),
             run,
+            columns=kuairand.COLUMNS,
             data=source.sums,
             after=tuning,
         ),
