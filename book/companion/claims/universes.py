@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from companion.claims.synthetic import headlines
-from companion.claims.verdict import CONTRADICTS, OPEN, SUPPORTS, Rule, larger, same
+from companion.claims.synthetic import CORRELATIONS, ENDS, headlines
+from companion.claims.verdict import CONTRADICTS, OPEN, SUPPORTS, larger
 from companion.results import exact_rate, show_interval
 from companion.results.universes import Difference, Setting, difference_of, runs_of
 
 WORDS = (SUPPORTS, OPEN, CONTRADICTS)
+
+
+def _questions() -> Iterator[tuple[str, Difference]]:
+    half, one = ENDS
+
+    def ask(question: str, first: Setting, second: Setting) -> tuple[str, Difference]:
+        return question, Difference(question, first, second)
+
+    for model in ("Shared-Bottom-16", "Shared-Bottom", "OMoE", "MMoE"):
+        yield ask(f"Is {model} worse at p = 0.5 than at 1?", (model, half), (model, one))
+    for p in CORRELATIONS:
+        yield ask(f"Does MMoE beat Shared-Bottom, p = {p:g}?", ("Shared-Bottom", p), ("MMoE", p))
+    for p in CORRELATIONS:
+        yield ask(f"Does a gate per task beat one gate, p = {p:g}?", ("OMoE", p), ("MMoE", p))
+    for model in ("Single-Task", "Single-Task-61"):
+        yield ask(
+            f"Is there negative transfer: does {model} beat Shared-Bottom, p = 0.5?",
+            ("Shared-Bottom", half),
+            (model, half),
+        )
+    for model in ("Single-Task", "Single-Task-61"):
+        yield ask(f"Does MMoE beat {model}, p = 0.5?", (model, half), ("MMoE", half))
+    for p in ENDS:
+        yield ask(f"Do two layers beat one, p = {p:g}?", ("Shared-Bottom", p), ("Shared-Bottom-96-32", p))
+    for p in ENDS:
+        yield ask(f"Does MMoE beat two layers, p = {p:g}?", ("Shared-Bottom-96-32", p), ("MMoE", p))
+
+
+QUESTIONS = tuple(_questions())
+"""What is asked in a universe: a question, and the difference that answers it with "supports" for yes."""
 
 
 def claim_words(survey: pd.DataFrame) -> pd.DataFrame:
@@ -57,32 +87,31 @@ def claim_shares(words: pd.DataFrame) -> pd.DataFrame:
 
 def answers(
     rows: pd.DataFrame,
-    questions: Sequence[tuple[str, Difference, str]],
     paper: Mapping[Setting, float],
+    questions: Sequence[tuple[str, Difference]] = QUESTIONS,
 ) -> pd.DataFrame:
     """Differences of mean losses over both tasks in one universe, each with its word.
 
     Args:
         rows: Of its runs.
-        questions: What is asked, the difference, and "larger" or "same": what is claimed of it. Those of which there
-            are fewer than two runs are left out.
         paper: Last mean losses of the paper's figures.
+        questions: As `QUESTIONS`. Those of which there are fewer than two runs are left out.
 
     Returns:
-        Index question; ours with interval, the paper's, the word, and runs of the smaller side.
+        Index question; ours with interval, the paper's, the word by the rule of `verdict`, and runs of the smaller side.
     """
     runs = {setting: values for setting, values in runs_of(rows).items() if len(values) > 1}
-    rules: dict[str, Rule] = {"larger": larger("loss"), "same": same("loss")}
+    rule = larger("loss")
     table = {}
-    for question, difference, claimed in questions:
+    for question, difference in questions:
         if not {difference.first, difference.second} <= set(runs):
             continue
         interval = difference_of(runs, difference)
         printed = paper.get(difference.first, np.nan) - paper.get(difference.second, np.nan)
         table[question] = {
-            "ours": show_interval(*interval, digits=3),
+            "difference of losses": show_interval(*interval, digits=3),
             "paper": "" if np.isnan(printed) else f"{printed:.3f}",
-            "word": rules[claimed].word(*interval, printed),
+            "yes: supports": rule.word(*interval, printed),
             "runs": str(min(len(runs[difference.first]), len(runs[difference.second]))),
         }
     return pd.DataFrame(table).T.rename_axis("question")

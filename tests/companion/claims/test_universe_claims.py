@@ -6,7 +6,7 @@ import pytest
 
 from companion.claims import CONTRADICTS, OPEN, SUPPORTS
 from companion.claims.synthetic import headlines
-from companion.claims.universes import answers, claim_shares, claim_words
+from companion.claims.universes import QUESTIONS, answers, claim_shares, claim_words
 from companion.results.universes import DIFFERENCES, Difference
 
 MODELS = ("Shared-Bottom", "OMoE", "MMoE")
@@ -72,11 +72,12 @@ def test_shares_are_counts_with_exact_intervals() -> None:
 def test_answers_stand_beside_the_papers_and_leave_out_what_was_not_run() -> None:
     rows = _rows(_means(0.25, 0.1, 0.1))
     questions = [
-        ("lead", Difference("lead", ("Shared-Bottom", 0.5), ("MMoE", 0.5)), "larger"),
-        ("equal", Difference("equal", ("OMoE", 1.0), ("MMoE", 1.0)), "same"),
-        ("never run", Difference("never run", ("Single-Task", 0.5), ("MMoE", 0.5)), "larger"),
+        ("lead", Difference("lead", ("Shared-Bottom", 0.5), ("MMoE", 0.5))),
+        ("equal", Difference("equal", ("OMoE", 1.0), ("MMoE", 1.0))),
+        ("never run", Difference("never run", ("Single-Task", 0.5), ("MMoE", 0.5))),
     ]
-    found = answers(rows, questions, {("Shared-Bottom", 0.5): 0.25, ("MMoE", 0.5): 0.08})
-    assert found["word"].to_dict() == {"lead": SUPPORTS, "equal": SUPPORTS}
+    found = answers(rows, {("Shared-Bottom", 0.5): 0.25, ("MMoE", 0.5): 0.08}, questions)
+    assert found["yes: supports"].to_dict() == {"lead": SUPPORTS, "equal": CONTRADICTS}
+    assert set(answers(rows, {}).index) < {question for question, _ in QUESTIONS}
     assert found["paper"].to_dict() == {"lead": "0.170", "equal": ""}
     assert len({difference.name for difference in DIFFERENCES}) == len(DIFFERENCES)
