@@ -6,13 +6,81 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from companion.claims.synthetic import CORRELATIONS, ENDS, headlines
+from companion.claims.claim import Claim
+from companion.claims.synthetic import (
+    CORRELATIONS,
+    ENDS,
+    MODELS,
+    claim_1,
+    claim_2,
+    claim_3,
+    claim_4,
+    claim_5,
+    claim_6,
+    claim_7,
+    headlines,
+)
 from companion.claims.verdict import CONTRADICTS, OPEN, SUPPORTS, larger
 from companion.results import exact_rate, show_interval
 from companion.results.universes import Difference, Setting, difference_of, runs_of
 
 WORDS = (SUPPORTS, OPEN, CONTRADICTS)
+
+
+def trained_claims(
+    rows: pd.DataFrame,
+    paper_losses: Mapping[Setting, float],
+    paper_runs: Mapping[Setting, NDArray[np.float64]],
+) -> list[Claim]:
+    """Claims 1 to 7 in one universe, those of which its models have been trained at every correlation on the same seeds.
+
+    Args:
+        rows: Of its runs, such as `data/results/universes_nearest_40.csv`.
+        paper_losses: Last mean loss of the paper's figures 3 and 4 by model and correlation.
+        paper_runs: `companion.results.histogram_runs` of its figure 5.
+    """
+    seeds = {
+        model: [set(of_p["seed"]) for _, of_p in of_model.groupby("task_correlation")]
+        for model, of_model in rows.groupby("model")
+    }
+    whole = {
+        str(model)
+        for model, some in seeds.items()
+        if len(some) == len(CORRELATIONS) and all(one == some[0] for one in some)
+    }
+    found = [claim_1(rows, paper_losses)] if "Shared-Bottom-16" in whole else []
+    if set(MODELS) <= whole:
+        found += [claim(rows, paper_losses) for claim in (claim_2, claim_3, claim_4)]
+        found += [claim(rows, paper_runs) for claim in (claim_5, claim_6, claim_7)]
+    return found
+
+
+def over_universes(in_universes: Mapping[str, Sequence[Claim]], words: pd.DataFrame) -> pd.DataFrame:
+    """The verdict of each claim in some universes that are looked at closely, and in what share of many.
+
+    Args:
+        in_universes: By name, claims as `trained_claims` gives them.
+        words: As `claim_words` gives them.
+
+    Returns:
+        Index claim; what it says, a column a universe with the verdict and its counts, and how many of the universes
+        support it, leave it open and contradict it.
+    """
+    statements = {claim.number: claim.statement for claims in in_universes.values() for claim in claims}
+    table = pd.DataFrame({"claim": statements}).sort_index()
+    for name, claims in in_universes.items():
+        verdicts = {claim.number: f"{claim.verdict} ({claim.counts})" for claim in claims}
+        table[name] = [verdicts.get(number, "not run") for number in table.index]
+    counts = pd.crosstab(words["claim"], words["word"]).reindex(columns=list(WORDS), fill_value=0)
+    of_all = {
+        number: f"{row[SUPPORTS]} for, {row[OPEN]} open, {row[CONTRADICTS]} against"
+        for number, row in counts.iterrows()
+    }
+    universes = words["universe"].nunique()
+    table[f"{universes} universes"] = [of_all.get(number, "") for number in table.index]
+    return table.rename_axis("number")
 
 
 def _questions() -> Iterator[tuple[str, Difference]]:

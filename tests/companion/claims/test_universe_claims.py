@@ -6,7 +6,14 @@ import pytest
 
 from companion.claims import CONTRADICTS, OPEN, SUPPORTS
 from companion.claims.synthetic import headlines
-from companion.claims.universes import QUESTIONS, answers, claim_shares, claim_words
+from companion.claims.universes import (
+    QUESTIONS,
+    answers,
+    claim_shares,
+    claim_words,
+    over_universes,
+    trained_claims,
+)
 from companion.results.universes import DIFFERENCES, Difference
 
 MODELS = ("Shared-Bottom", "OMoE", "MMoE")
@@ -81,3 +88,24 @@ def test_answers_stand_beside_the_papers_and_leave_out_what_was_not_run() -> Non
     assert set(answers(rows, {}).index) < {question for question, _ in QUESTIONS}
     assert found["paper"].to_dict() == {"lead": "0.170", "equal": ""}
     assert len({difference.name for difference in DIFFERENCES}) == len(DIFFERENCES)
+
+
+def test_claims_of_models_that_were_not_trained_at_every_correlation_are_left_out() -> None:
+    means = {(model, p): 0.1 for model in MODELS for p in (0.5, 0.9, 1.0)}
+    paper = {(model, p): 0.1 for model in (*MODELS, "Shared-Bottom-16") for p in (0.5, 0.9, 1.0)}
+    rows = _rows(means)
+    assert [claim.number for claim in trained_claims(rows, paper, {})] == [2, 3, 4, 5, 6, 7]
+    small = _rows({("Shared-Bottom-16", p): 0.3 for p in (0.5, 0.9, 1.0)}, runs=6)
+    assert [claim.number for claim in trained_claims(small, paper, {})] == [1]
+    assert trained_claims(small[small["task_correlation"] != 0.9], paper, {}) == []
+    fewer = small[(small["task_correlation"] != 0.9) | (small["seed"] < 3)]
+    assert trained_claims(fewer, paper, {}) == []
+
+
+def test_the_table_over_universes_counts_words() -> None:
+    survey = pd.concat([_rows(_means(0.2, 0.1, 0.1), 1), _rows(_means(0.1, 0.1, 0.1), 2)])
+    means = {(model, p): 0.1 for model in MODELS for p in (0.5, 0.9, 1.0)}
+    table = over_universes({"one": trained_claims(_rows(means), {}, {})}, claim_words(survey))
+    assert table.loc[4, "2 universes"] == "1 for, 0 open, 1 against"
+    assert table.loc[4, "one"] == "contradicted (0 for, 6 against, 0 open)"
+    assert list(table.index) == [2, 3, 4, 5, 6, 7]
