@@ -20,8 +20,11 @@ HEADLINE_RULE = (
 """Which comparison of a claim gives it its word: chosen by what the claim says, not by what was found."""
 
 BY_THEOREM = "holds by theorem"
+"""The word of a claim that no run can refute; see `Claim.theorem`."""
 SUPPORTED = "supported"
+"""The word of a claim whose headline supports it."""
 CONTRADICTED = "contradicted"
+"""The word of a claim whose headline contradicts it."""
 
 VERDICTS = (BY_THEOREM, SUPPORTED, OPEN, CONTRADICTED)
 """What can be said of a claim, best first."""

@@ -16,7 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SUPPORTS, CONTRADICTS, OPEN = "supports", "contradicts", "open"
+SUPPORTS = "supports"
+"""What a comparison says that shows what the claim says, in a size that matters."""
+CONTRADICTS = "contradicts"
+"""What a comparison says that excludes it."""
+OPEN = "open"
+"""What a comparison says that does neither; a claim is open when its headline is."""
 
 RULE = (
     "A comparison that claims a difference *supports* when its whole interval lies above nothing (0, or 1 for a ratio) "
