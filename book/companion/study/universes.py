@@ -83,7 +83,7 @@ def nearest_cells(preset: Preset, constants: str) -> list[Cell[Choices]]:
 
 
 def _nearest(preset: Preset, constants: str, p: float) -> Choices:
-    return Choices(p, preset.nearest_steps, BATCH_SIZE, constants=constants, inputs="fresh")
+    return Choices(p, preset.nearest_steps, BATCH_SIZE, constants=constants)
 
 
 def _cells(

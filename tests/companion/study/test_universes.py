@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
+from companion.checkout import DATA
 from companion.study import Cell, synthetic, universe_labels, universes
 from companion.study.cells import append_rows
 from companion.study.plan import Plan, run_study
-from companion.study.plans.universes import UNIVERSES
+from companion.study.plans.universes import NEAREST, UNIVERSES
 from companion.study.presets import PRESETS
 from companion.synthetic_labels import PLE, hermite_coefficients, label_correlation, signal_variance
 from mmoe_lib.tasks.synthetic import CALIBRATED, NEAREST_10, NEAREST_40, Constants, noiseless_labels
@@ -216,3 +217,11 @@ def test_a_survey_of_two_small_universes_runs_and_goes_on(
     before = (tmp_path / "universes_survey.csv").read_bytes()
     assert run_study(Plan(UNIVERSES, small, tmp_path), torch.device("cpu"), progress=False)
     assert (tmp_path / "universes_survey.csv").read_bytes() == before
+
+
+def test_every_stored_row_belongs_to_a_cell_of_its_study(tmp_path: Path) -> None:
+    """A study that refused its own stored rows could not be gone on with."""
+    for study in (NEAREST, UNIVERSES):
+        plan = Plan(study, PAPER, DATA / "results")
+        for part in plan.parts:
+            assert plan.waiting(part) is not None or part.after
