@@ -157,6 +157,7 @@ def answers(
     rows: pd.DataFrame,
     paper: Mapping[Setting, float],
     questions: Sequence[tuple[str, Difference]] = QUESTIONS,
+    independent: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Differences of mean losses over both tasks in one universe, each with its word.
 
@@ -164,10 +165,19 @@ def answers(
         rows: Of its runs.
         paper: Last mean losses of the paper's figures.
         questions: As `QUESTIONS`. Those of which there are fewer than two runs are left out.
+        independent: The same differences by other code: first_model, first_p, second_model, second_p, estimate, low,
+            high. They stand beside ours.
 
     Returns:
-        Index question; ours with interval, the paper's, the word by the rule of `verdict`, and runs of the smaller side.
+        Index question; ours with interval, the independent one, the paper's, the word by the rule of `verdict`, and runs
+        of the smaller side.
     """
+    others = {
+        ((row["first_model"], row["first_p"]), (row["second_model"], row["second_p"])): show_interval(
+            row["estimate"], row["low"], row["high"], digits=3
+        )
+        for row in ([] if independent is None else independent.to_dict("records"))
+    }
     runs = {setting: values for setting, values in runs_of(rows).items() if len(values) > 1}
     rule = larger("loss")
     table = {}
@@ -178,6 +188,7 @@ def answers(
         printed = paper.get(difference.first, np.nan) - paper.get(difference.second, np.nan)
         table[question] = {
             "difference of losses": show_interval(*interval, digits=3),
+            **({"independent code": others.get((difference.first, difference.second), "")} if others else {}),
             "paper": "" if np.isnan(printed) else f"{printed:.3f}",
             "yes: supports": rule.word(*interval, printed),
             "runs": str(min(len(runs[difference.first]), len(runs[difference.second]))),
