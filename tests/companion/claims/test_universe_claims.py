@@ -14,6 +14,7 @@ from companion.claims.universes import (
     over_universes,
     trained_claims,
 )
+from companion.results.reading import read_independent
 from companion.results.universes import DIFFERENCES, Difference
 
 MODELS = ("Shared-Bottom", "OMoE", "MMoE")
@@ -109,3 +110,22 @@ def test_the_table_over_universes_counts_words() -> None:
     assert table.loc[4, "2 universes"] == "1 for, 0 open, 1 against"
     assert table.loc[4, "one"] == "contradicted (0 for, 6 against, 0 open)"
     assert list(table.index) == [2, 3, 4, 5, 6, 7]
+
+
+def test_numbers_of_other_code_stand_beside_the_difference_that_they_are_of() -> None:
+    rows = _rows(_means(0.25, 0.1, 0.1))
+    theirs = pd.DataFrame(
+        [("Shared-Bottom", 0.5, "MMoE", 0.5, 0.1, 0.0, 0.2)],
+        columns=["first_model", "first_p", "second_model", "second_p", "estimate", "low", "high"],
+    )
+    found = answers(rows, {}, independent=theirs)["independent code"]
+    assert found["Does MMoE beat Shared-Bottom, p = 0.5?"] == "0.100 [0.000, 0.200]"
+    assert (found.drop("Does MMoE beat Shared-Bottom, p = 0.5?") == "").all()
+    assert "independent code" not in answers(rows, {})
+
+
+def test_the_stored_independent_differences_are_all_asked() -> None:
+    asked = {(difference.first, difference.second) for _, difference in QUESTIONS}
+    for row in read_independent("nearest_differences").itertuples():
+        assert ((row.first_model, row.first_p), (row.second_model, row.second_p)) in asked
+        assert row.low < row.estimate < row.high

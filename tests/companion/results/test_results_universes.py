@@ -351,3 +351,34 @@ def test_a_surrogate_finds_what_depends_on_the_label_and_nothing_in_noise() -> N
     assert skill["noise"] < 0.05
     assert (says_most["smooth"], says_most["weights"]) == ("roughness", "glorot")
     assert found["universes"].tolist() == [150, 150, 150, 20]
+
+
+def _with_curves() -> pd.DataFrame:
+    """Two models at two correlations whose both curves fall as 1 / step, the second model's by a fixed factor lower."""
+    rows = []
+    for model, factor in (("Shared-Bottom", 1.0), ("MMoE", 0.5)):
+        for p in (0.5, 1.0):
+            for seed in range(25):
+                row = {"model": model, "task_correlation": p, "seed": seed, "steps": 400, "diverged_step": 0}
+                for point in range(1, 5):
+                    level = factor * (1 + 0.01 * seed) / point
+                    row |= {f"curve_{point}": level + 0.1, f"second_curve_{point}": level - 0.1}
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def test_a_curve_is_the_mean_of_both_tasks_at_its_steps() -> None:
+    curve = universes.curve_of_both(_with_curves(), "Shared-Bottom")
+    assert curve["step"].unique().tolist() == [100, 200, 300, 400]
+    assert curve.query("task_correlation == 0.5")["mean"].tolist() == pytest.approx(
+        [1.12 / point for point in range(1, 5)]
+    )
+    assert (curve["low"] < curve["mean"]).all()
+    assert universes.nearest_step(curve, {0.5: 1.12 / 3, 1.0: 1.12 / 3}) == 300
+
+
+def test_a_lead_is_paired_by_seed_at_the_point_next_to_the_step_asked_for() -> None:
+    table = universes.lead_over_steps(_with_curves(), "Shared-Bottom", "MMoE", (90, 400))
+    assert table.index.tolist() == ["100", "400"]
+    assert table.loc["100", "p = 1"].startswith("0.560 [")
+    assert table.loc["400", "p = 0.5"].startswith("0.140 [")
