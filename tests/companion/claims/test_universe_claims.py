@@ -126,6 +126,10 @@ def test_numbers_of_other_code_stand_beside_the_difference_that_they_are_of() ->
 
 def test_the_stored_independent_differences_are_all_asked() -> None:
     asked = {(difference.first, difference.second) for _, difference in QUESTIONS}
-    for row in read_independent("nearest_differences").itertuples():
-        assert ((row.first_model, row.first_p), (row.second_model, row.second_p)) in asked
-        assert row.low < row.estimate < row.high
+    theirs = read_independent("nearest_differences")
+    pairs = {
+        ((row["first_model"], row["first_p"]), (row["second_model"], row["second_p"]))
+        for row in theirs.to_dict("records")
+    }
+    assert pairs <= asked
+    assert theirs["estimate"].between(theirs["low"], theirs["high"]).all()

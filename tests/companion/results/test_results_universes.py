@@ -380,5 +380,5 @@ def test_a_curve_is_the_mean_of_both_tasks_at_its_steps() -> None:
 def test_a_lead_is_paired_by_seed_at_the_point_next_to_the_step_asked_for() -> None:
     table = universes.lead_over_steps(_with_curves(), "Shared-Bottom", "MMoE", (90, 400))
     assert table.index.tolist() == ["100", "400"]
-    assert table.loc["100", "p = 1"].startswith("0.560 [")
-    assert table.loc["400", "p = 0.5"].startswith("0.140 [")
+    assert str(table.loc["100", "p = 1"]).startswith("0.560 [")
+    assert str(table.loc["400", "p = 0.5"]).startswith("0.140 [")
