@@ -250,3 +250,48 @@ def universe_histograms(survey: pd.DataFrame, universe: int, paper: pd.DataFrame
             )
         axes[-1][-1].legend(loc="upper right")
         return finish(figure, finding)
+
+
+def share_bars(shares: pd.DataFrame, names: Sequence[str], finding: str) -> Figure:
+    """In what share of universes each difference matters, in which direction, and in what share it is too small.
+
+    Args:
+        shares: Index difference; columns above_band, inside_band and below_band, shares of the universes.
+        names: The differences to show, from top to bottom.
+        finding: The title.
+    """
+    places = np.arange(len(names))
+    parts = (
+        ("above_band", "#0072B2", "", "larger, by more than matters"),
+        ("inside_band", BAND, "", "too small to matter"),
+        ("below_band", "#D55E00", "////", "smaller, by more than matters"),
+    )
+    with theme():
+        figure, axes = plt.subplots(figsize=(WIDTH, 1.2 + 0.34 * len(names)))
+        left = np.zeros(len(names))
+        for column, colour, hatch, label in parts:
+            width = 100 * shares.loc[list(names), column].to_numpy(dtype=np.float64)
+            axes.barh(
+                places,
+                width,
+                0.66,
+                left=left,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                lw=0.6,
+                label=label,
+            )
+            for place, start, size in zip(places, left, width, strict=True):
+                if size >= 6:
+                    dark = column != "inside_band"
+                    axes.text(
+                        start + size / 2, place, f"{size:.0f}", ha="center", va="center", fontsize=8.5,
+                        color="white" if dark else "black", fontweight="bold" if hatch else "normal",
+                    )  # fmt: skip
+            left += width
+        axes.set(yticks=places, yticklabels=names, xlim=(0, 100), xlabel="universes (%)")
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        figure.legend(loc="outside lower center", ncols=len(parts))
+        return finish(figure, finding)

@@ -237,3 +237,22 @@ def test_too_few_runs_are_said_in_words(tmp_path: Path) -> None:
 def test_a_universe_without_runs_is_refused_in_one_line() -> None:
     with pytest.raises(ValueError, match="the survey has no runs in universe 5, expected some"):
         universes.universe_histograms(survey(), 5, read_paper("figure5_final_loss_histogram"), FINDING)
+
+
+def test_shares_of_universes_fill_each_bar() -> None:
+    shares = pd.DataFrame(
+        {"above_band": [0.5, 0.02], "inside_band": [0.3, 0.9], "below_band": [0.2, 0.08]},
+        index=["one", "other"],
+    )
+    figure = universes.share_bars(shares, ["other", "one"], "half of them")
+    axes = figure.axes[0]
+    ends = {round(bar.get_x() + bar.get_width()) for bar in axes.containers[-1]}
+    assert ends == {100}
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["other", "one"]
+    assert {text.get_text() for text in axes.texts} == {
+        "50",
+        "30",
+        "20",
+        "90",
+        "8",
+    }  # 2 is too narrow for its number
