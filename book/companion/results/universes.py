@@ -110,6 +110,21 @@ def difference_of(
     return difference_interval(first.to_numpy(), second.to_numpy())
 
 
+def complete_universes(survey: pd.DataFrame) -> list[int]:
+    """The universes in which every setting that `DIFFERENCES` ask for has been run, all with as many runs.
+
+    Args:
+        survey: Rows of `data/results/universes_survey.csv`, of one preset.
+    """
+    needed = {setting for one in DIFFERENCES for setting in (one.first, one.second)}
+    found = []
+    for universe, rows in survey.groupby("universe"):
+        counts = rows.groupby(["model", "task_correlation"]).size()
+        if needed <= set(counts.index) and counts.min() == counts.max():
+            found.append(int(str(universe)))
+    return found
+
+
 def universe_differences(survey: pd.DataFrame) -> pd.DataFrame:
     """All of `DIFFERENCES` in every universe that has the runs for them.
 

@@ -382,3 +382,16 @@ def test_a_lead_is_paired_by_seed_at_the_point_next_to_the_step_asked_for() -> N
     assert table.index.tolist() == ["100", "400"]
     assert str(table.loc["100", "p = 1"]).startswith("0.560 [")
     assert str(table.loc["400", "p = 0.5"]).startswith("0.140 [")
+
+
+def test_a_universe_is_complete_when_every_setting_has_as_many_runs() -> None:
+    settings = sorted({setting for one in DIFFERENCES for setting in (one.first, one.second)})
+    rows = pd.DataFrame(
+        [(universe, *setting) for universe in (1, 2, 3) for setting in settings for _ in range(2)],
+        columns=["universe", "model", "task_correlation"],
+    )
+    assert universes.complete_universes(rows) == [1, 2, 3]
+    model, p = settings[0]
+    lacking = rows[(rows["universe"] != 2) | (rows["model"] != model) | (rows["task_correlation"] != p)]
+    assert universes.complete_universes(lacking) == [1, 3]
+    assert universes.complete_universes(rows.drop(index=[len(rows) - 1])) == [1, 2]
