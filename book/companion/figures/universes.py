@@ -284,10 +284,11 @@ def share_bars(shares: pd.DataFrame, names: Sequence[str], finding: str) -> Figu
             )
             for place, start, size in zip(places, left, width, strict=True):
                 if size >= 6:
-                    dark = column != "inside_band"
+                    # On hatching a number needs a ground of its own.
+                    ground = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none"} if hatch else None
                     axes.text(
                         start + size / 2, place, f"{size:.0f}", ha="center", va="center", fontsize=8.5,
-                        color="white" if dark else "black", fontweight="bold" if hatch else "normal",
+                        color="white" if column == "above_band" else "black", bbox=ground,
                     )  # fmt: skip
             left += width
         axes.set(yticks=places, yticklabels=names, xlim=(0, 100), xlabel="universes (%)")
