@@ -287,7 +287,7 @@ def share_bars(shares: pd.DataFrame, names: Sequence[str], finding: str) -> Figu
                     # On hatching a number needs a ground of its own.
                     ground = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none"} if hatch else None
                     axes.text(
-                        start + size / 2, place, f"{size:.0f}", ha="center", va="center", fontsize=8.5,
+                        start + size / 2, float(place), f"{size:.0f}", ha="center", va="center", fontsize=8.5,
                         color="white" if column == "above_band" else "black", bbox=ground,
                     )  # fmt: skip
             left += width
