@@ -433,7 +433,7 @@ function makeEngine() {
   // What a run has learned, from its weights: at `places` along u_k = w_k / c, in standard deviations of w_k'x / c, the
   // mean output of task k over random rows there; and the mean gate weights (G, n) over rows anywhere.
   class Probe {
-    constructor(settings, seed, places, rowsEach = 16) {
+    constructor(settings, seed, places, rowsEach = 8) {
       const { universe, p } = settings;
       Object.assign(this, { settings, places, rowsEach });
       const [d, rows] = [universe.inputs, places.length * rowsEach];
@@ -453,12 +453,16 @@ function makeEngine() {
         return x;
       });
       this.truth = places.map((place) => signal(universe.c * place, universe));
+      this.networks = new Map();
     }
 
     look(name, weights) {
-      const plan = makePlan(name, this.settings.sizes);
       const count = this.places.length;
-      const network = new Network(plan, count * this.rowsEach);
+      if (!this.networks.has(name)) {
+        this.networks.set(name, new Network(makePlan(name, this.settings.sizes), count * this.rowsEach));
+      }
+      const network = this.networks.get(name);
+      const { plan } = network;
       const learned = this.along.map((x, k) => {
         const outputs = network.forward(weights, x).subarray(k * network.rows, (k + 1) * network.rows);
         const means = new Float64Array(count);
