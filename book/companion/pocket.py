@@ -45,3 +45,6 @@ POCKET_MODELS: dict[str, partial[Any]] = {
         tower_widths=(SIZES["towerUnits"],),
     ),
 }
+LEARNED = 0.15
+PAGE_SEED = 1
+PAGE_RUNS = 8

@@ -1,6 +1,7 @@
 """Figures that a reader can move: each one piece of HTML, with a picture for where scripts do not run."""
 
 from companion.figures.interactive.fragment import Interactive
+from companion.figures.interactive.lab import lab, lab_data
 from companion.figures.interactive.person import (
     census_person,
     census_person_picture,
@@ -16,6 +17,8 @@ __all__ = [
     "census_person",
     "census_person_picture",
     "census_runs",
+    "lab",
+    "lab_data",
     "person_inputs",
     "person_model",
     "person_reach",

@@ -1,0 +1,103 @@
+"""The lab: the paper's synthetic experiment, trained by the reader's own browser in the pocket universe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from companion import pocket
+from companion.figures.interactive.fragment import Interactive, colour_name, fragment
+
+DASHES = {"Single-Task": "8 3 2 3", "Shared-Bottom": "7 3", "OMoE": "2 2", "MMoE": "none"}
+LOOKS = 100
+"""How often a training is looked at: the places of the slider back through the steps."""
+TEST_ROWS = 256
+"""Rows, of a run's own, on which its loss is measured."""
+
+CORRELATIONS = [round(p / 10, 1) for p in range(11)]
+NOISES = [0, 0.05, 0.1, 0.2, 0.5, 1]
+RATES = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05]
+RUNS = [2, 4, 8, 12, 16, 24, 32]
+STEPS = [1_000, 2_000, 4_000, 8_000, 16_000]
+
+
+def lab_data() -> dict[str, Any]:
+    """What the page trains: the universe, the models' sizes, and what each control stands for.
+
+    Returns:
+        universe and sizes as `engine.js` takes them, models with their colours, and under `values` the numbers that a
+        control's places mean.
+    """
+    constants = pocket.POCKET
+    return {
+        "universe": {
+            "c": constants.c,
+            "alpha": list(constants.alpha),
+            "beta": [round(beta, 6) for beta in constants.beta],
+            "inputs": constants.num_inputs,
+        },
+        "sizes": {"inputs": constants.num_inputs, **pocket.SIZES},
+        "rows": pocket.ROWS,
+        "testRows": TEST_ROWS,
+        "looks": LOOKS,
+        "learned": pocket.LEARNED,
+        "seed": pocket.PAGE_SEED,
+        "models": [
+            {"name": name, "colour": colour_name(name), "dash": DASHES[name]} for name in pocket.POCKET_MODELS
+        ],
+        "values": {"p": CORRELATIONS, "noise": NOISES, "rate": RATES, "runs": RUNS, "steps": STEPS},
+    }
+
+
+def lab(picture: str | None = None) -> Interactive:
+    """The interactive figure: settings, start and pause, and a way back through the steps.
+
+    Args:
+        picture: The name of the figure that `lab_picture` is in the book.
+    """
+    data = lab_data()
+    starts = {
+        "p": pocket.CORRELATION,
+        "noise": pocket.POCKET.noise_variance**0.5,
+        "rate": pocket.LEARNING_RATE,
+        "runs": pocket.PAGE_RUNS,
+        "steps": pocket.STEPS,
+    }
+    ranges = [
+        ("p", "task correlation p", [f"p = {p:g}" for p in CORRELATIONS]),
+        ("noise", "noise of the labels, standard deviation", [f"{noise:g}" for noise in NOISES]),
+        ("rate", "learning rate", [f"{rate:g}" for rate in RATES]),
+        ("runs", "runs of each model", [str(runs) for runs in RUNS]),
+        ("steps", "steps", [f"{steps:,}" for steps in STEPS]),
+    ]
+    controls: list[dict[str, Any]] = [
+        {
+            "kind": "range",
+            "name": name,
+            "label": label,
+            "texts": texts,
+            "start": data["values"][name].index(round(starts[name], 6)),
+        }
+        for name, label, texts in ranges
+    ]
+    models = [model["name"] for model in data["models"]]
+    controls.append(
+        {"kind": "checks", "name": "models", "label": "models", "texts": models, "start": [True] * len(models)}
+    )
+    caption = (
+        "Press Start: this page itself trains the networks, in a universe chosen for teaching, so that the paper's effect "
+        "is plain within seconds. A line and a dot a run; loss on rows that no network has seen; the dashed mark is the "
+        "loss below which a run counts as having learned both labels. Every setting is part of the link."
+    )
+    elsewhere = (
+        "In the HTML book and on Colab a reader can train these networks here; the picture above shows a training."
+    )
+    return fragment(
+        "lab",
+        ("engine.js", "lab.js"),
+        data,
+        controls,
+        caption,
+        elsewhere=elsewhere,
+        picture=picture,
+        styles=("lab.css",),
+    )
