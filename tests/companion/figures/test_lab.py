@@ -85,9 +85,7 @@ def batches() -> list[tuple[Tensor, Tensor]]:
 
 
 def ensemble_of(model: str) -> Ensemble:
-    build: Callable[..., nn.Module] = partial(
-        pocket.POCKET_MODELS[model], pocket.POCKET.num_inputs, 2
-    )
+    build: Callable[..., nn.Module] = partial(pocket.POCKET_MODELS[model], pocket.POCKET.num_inputs, 2)
     return Ensemble(build, [3])
 
 
@@ -265,7 +263,9 @@ def test_a_probe_sees_the_label_that_a_run_has_learned(tmp_path: Path) -> None:
     """
     found = run(code, {"universe": universe(), "sizes": sizes()}, tmp_path)
     constants, places = pocket.POCKET, np.linspace(-2, 2, 41) * pocket.POCKET.c
-    signal = places + sum(np.sin(a * places + b) for a, b in zip(constants.alpha, constants.beta, strict=True))
+    signal = places + sum(
+        np.sin(a * places + b) for a, b in zip(constants.alpha, constants.beta, strict=True)
+    )
     assert found["truth"] == pytest.approx(signal, abs=1e-9)
     single, mmoe = found["looks"]
     assert single["gates"] == []

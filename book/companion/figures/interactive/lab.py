@@ -17,7 +17,8 @@ CORRELATIONS = [round(p / 10, 1) for p in range(11)]
 NOISES = [0, 0.05, 0.1, 0.2, 0.5, 1]
 RATES = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05]
 RUNS = [2, 4, 8, 12, 16, 24, 32]
-STEPS = [1_000, 2_000, 4_000, 8_000, 16_000]
+STEPS = [1_000, 2_000, 3_000, 6_000, 12_000]
+START_RUNS, SEED = 12, 0
 
 
 def lab_data() -> dict[str, Any]:
@@ -40,7 +41,7 @@ def lab_data() -> dict[str, Any]:
         "testRows": TEST_ROWS,
         "looks": LOOKS,
         "learned": pocket.LEARNED,
-        "seed": pocket.PAGE_SEED,
+        "seed": SEED,
         "models": [
             {"name": name, "colour": colour_name(name), "dash": DASHES[name]} for name in pocket.POCKET_MODELS
         ],
@@ -59,7 +60,7 @@ def lab(picture: str | None = None) -> Interactive:
         "p": pocket.CORRELATION,
         "noise": pocket.POCKET.noise_variance**0.5,
         "rate": pocket.LEARNING_RATE,
-        "runs": pocket.PAGE_RUNS,
+        "runs": START_RUNS,
         "steps": pocket.STEPS,
     }
     ranges = [
@@ -81,16 +82,20 @@ def lab(picture: str | None = None) -> Interactive:
     ]
     models = [model["name"] for model in data["models"]]
     controls.append(
-        {"kind": "checks", "name": "models", "label": "models", "texts": models, "start": [True] * len(models)}
+        {
+            "kind": "checks",
+            "name": "models",
+            "label": "models",
+            "texts": models,
+            "start": [True] * len(models),
+        }
     )
     caption = (
         "Press Start: this page itself trains the networks, in a universe chosen for teaching, so that the paper's effect "
         "is plain within seconds. A line and a dot a run; loss on rows that no network has seen; the dashed mark is the "
         "loss below which a run counts as having learned both labels. Every setting is part of the link."
     )
-    elsewhere = (
-        "In the HTML book and on Colab a reader can train these networks here; the picture above shows a training."
-    )
+    elsewhere = "In the HTML book and on Colab a reader can train these networks here; the picture above shows a training."
     return fragment(
         "lab",
         ("engine.js", "lab.js"),
