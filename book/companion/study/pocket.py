@@ -7,7 +7,6 @@ over the steps. The universe was chosen on other runs, by another program (`comp
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict

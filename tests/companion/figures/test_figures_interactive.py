@@ -24,7 +24,7 @@ from companion.figures.interactive import fragment as fragments
 from companion.synthetic_labels import label_correlation
 
 ROOM = Path(fragments.__file__).parent
-NAMES = ("slide-p", "census-person", "census-runs")
+NAMES = ("slide-p", "census-person", "census-runs", "lab")
 MOST_BYTES = 300_000
 MODELS = ("Shared-Bottom", "OMoE", "MMoE")
 
@@ -49,6 +49,7 @@ def make(slide: pd.DataFrame, runs: pd.DataFrame, person: dict[str, Any]) -> dic
         interactive.slide_p(slide, "fig-slide"),
         interactive.census_person(person, "fig-person"),
         interactive.census_runs(runs),
+        interactive.lab("fig-lab"),
     )
     return {figure.name: figure for figure in made}
 
@@ -174,7 +175,7 @@ def test_text_in_data_cannot_end_the_script() -> None:
 def test_scripts_and_style_are_part_of_the_package(figures: dict[str, Interactive]) -> None:
     used = "\n".join(figure.html for figure in figures.values())
     files = [file for file in ROOM.iterdir() if file.suffix in (".js", ".css")]
-    assert len(files) == 6
+    assert len(files) == 9
     for file in files:
         assert file.read_text(encoding="utf-8").strip() in used, file.name
         assert "</" not in file.read_text(encoding="utf-8").replace("</label>", ""), file.name

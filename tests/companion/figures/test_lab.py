@@ -1,26 +1,37 @@
 """The lab's engine computes what the library does, and its page answers the reader."""
 
+from __future__ import annotations
+
 import json
 import math
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from test_pages_in_browser import LOOKS, MEASURE, OWN_ADDRESSES, find_chromium, give_up, listen, try_figure
 from torch import Tensor, nn
 
-from companion import pocket
+from companion import pocket, results
+from companion.figures import interactive
 from companion.figures.interactive import fragment as fragments
+from companion.study.pocket import pocket_document, run_model
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.tasks.synthetic import Constants, make_labels, stream
 from mmoe_lib.training import Adam, Ensemble, squared_error
 from mmoe_lib.training.step import Step
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 ENGINE = Path(fragments.__file__).with_name("engine.js")
 MODELS = ("Single-Task", "Shared-Bottom", "OMoE", "MMoE")
@@ -102,7 +113,7 @@ def test_two_hundred_steps_are_the_librarys(
     start = flat(ensemble.parameters)
     step = Step(ensemble, squared_error, torch.tensor([RATE]), Adam())
     losses = [step(x, y, number)[0][0].tolist() for number, (x, y) in enumerate(batches, start=1)]
-    x, y = batches[0]
+    x = batches[0][0]
     given = {
         "model": model,
         "sizes": sizes(),
@@ -276,3 +287,222 @@ def test_a_probe_sees_the_label_that_a_run_has_learned(tmp_path: Path) -> None:
             assert np.corrcoef(mmoe["learned"][k], signal)[0, 1] > 0.95
     assert min(found["losses"]) < 0.1
     assert np.abs(np.corrcoef(found["start"]["learned"][0], signal)[0, 1]) < 0.95
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if find_spec("playwright") is None:
+        give_up("playwright is not installed: run `make environment`")
+    path = find_chromium()
+    if path is None:
+        give_up("there is no Chromium to open the lab in: run `sudo apt install chromium`")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of a page that holds the lab alone."""
+    file = tmp_path_factory.mktemp("lab") / "lab.html"
+    head = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>lab</title>'
+    file.write_text(f"{head}<article>{interactive.lab().html}</article>", encoding="utf-8")
+    return file.as_uri()
+
+
+QUICK = "#lab&p=0.9&models=Shared-Bottom,MMoE&noise=0.2&rate=0.01&runs=2&steps=1000&seed=3"
+LONG = 60_000  # milliseconds, on a machine that has other things to do
+
+
+def words(page: Page) -> str:
+    return page.locator("output").inner_text()
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def wait_for(page: Page, text: str) -> None:
+    page.wait_for_function(
+        "text => document.querySelector('output')?.innerText.includes(text)", arg=text, timeout=LONG
+    )
+
+
+def test_the_lab_is_small() -> None:
+    assert len(interactive.lab().html.encode()) < 100_000
+
+
+def test_the_lab_trains_pauses_and_goes_back(browser: Browser, address: str) -> None:
+    page = browser.new_page()
+    errors, requests = listen(page)
+    page.goto(address + QUICK)
+    wait_for(page, "p = 0.9, noise 0.2, learning rate 0.01, 2 runs a model, 1,000 steps, seed 3.")
+    assert "Ready, not started" in words(page)
+    assert page.get_by_label("MMoE", exact=True).is_checked()
+    assert not page.get_by_label("OMoE", exact=True).is_checked()
+    step = page.get_by_label("step, back and forth")
+    assert step.is_disabled()
+
+    press(page, "Start")
+    page.wait_for_function("() => Number(document.querySelector('progress').value) > 0.05", timeout=LONG)
+    press(page, "Pause")
+    wait_for(page, "Paused")
+    page.wait_for_timeout(300)  # what was on its way has come
+    before = page.locator("progress").evaluate("it => it.value")
+    page.wait_for_timeout(300)
+    assert page.locator("progress").evaluate("it => it.value") == before
+    step.focus()
+    page.keyboard.press("Home")
+    wait_for(page, "Paused, step 0.")
+    start = words(page)
+    page.keyboard.press("ArrowRight")
+    wait_for(page, "Paused, step 10.")
+
+    press(page, "Continue")
+    wait_for(page, "Done, step 1,000.")
+    assert page.locator("output").get_attribute("aria-live") == "polite"
+    page.get_by_label("run shown below").press("ArrowRight")
+    wait_for(page, "Below: run 2, task 1.")
+    page.get_by_label("task shown below").select_option("task 2")
+    wait_for(page, "Below: run 2, task 2.")
+    end = words(page)
+    assert len(page.locator("svg").nth(1).locator("circle").all()) == 4  # a dot a run
+
+    # the same settings give the same runs
+    press(page, "Reset")
+    wait_for(page, "Ready, not started.")
+    press(page, "Start")
+    wait_for(page, "Done, step 1,000.")
+    assert words(page) == end
+    assert start.splitlines()[2:] != end.splitlines()[2:]
+    press(page, "Another seed")
+    wait_for(page, "seed 4.")
+    assert "seed=4" in page.evaluate("location.hash")
+    assert errors == []
+    assert {urlsplit(request).scheme for request in requests} <= set(OWN_ADDRESSES)
+    page.close()
+
+
+def test_the_address_holds_the_settings(browser: Browser, address: str) -> None:
+    page = browser.new_page()
+    page.goto(address)
+    wait_for(page, "Ready")
+    assert page.evaluate("location.hash") == ""
+    page.get_by_label("task correlation p").press("ArrowRight")
+    page.get_by_label("OMoE", exact=True).uncheck()
+    page.get_by_label("runs of each model").press("Home")
+    found = words(page)
+    assert "p = 0.6" in found
+    assert "2 runs a model" in found
+    link = page.url
+    assert "p=0.6" in link
+    page.close()
+    page = browser.new_page()
+    page.goto(link)
+    wait_for(page, "Ready")
+    assert words(page) == found
+    assert not page.get_by_label("OMoE", exact=True).is_checked()
+    # what is not there is left as it was
+    page.goto(address + "#lab&p=7&models=none&rate=x&seed=-1&unknown=%")
+    page.reload()
+    wait_for(page, "p = 0.5")
+    press(page, "Copy the link")
+    page.wait_for_function(
+        "() => /link is copied|address now holds/.test(document.querySelector('output').innerText)"
+    )
+    page.close()
+
+
+NO_WORKERS = {
+    "none can be made": "window.Worker = function () { throw new Error('no workers here'); };",
+    "none starts": "window.Worker = class { postMessage() { setTimeout(() => this.onerror(new Event('error'))); } terminate() {} };",
+}
+
+
+@pytest.mark.parametrize("how", NO_WORKERS)
+def test_without_workers_the_page_trains_itself(browser: Browser, address: str, how: str) -> None:
+    page = browser.new_page(reduced_motion="reduce")
+    errors, _ = listen(page)
+    page.add_init_script(NO_WORKERS[how])
+    page.goto(address + QUICK)
+    wait_for(page, "Ready")
+    press(page, "Start")
+    wait_for(page, "Done, step 1,000.")
+    assert errors == []
+    page.close()
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_the_lab_fits_and_stands_out(browser: Browser, address: str, look: str) -> None:
+    page = browser.new_page(**LOOKS[look], reduced_motion="reduce")
+    page.goto(address + QUICK)
+    wait_for(page, "Ready")
+    try_figure(page, page.locator("figure.mmoe-interactive"), f"the lab, {look}")
+    press(page, "Start")
+    wait_for(page, "Done")
+    facts = page.evaluate(MEASURE)
+    assert facts["width"] <= LOOKS[look]["viewport"]["width"]
+    assert facts["tooWide"] == []
+    assert facts["pale"] == []
+    assert facts["wordless"] == []
+    assert facts["interactive"] == ["lab"]
+    assert page.locator("svg .title").count() == 4
+    cut = page.locator("svg").evaluate_all(
+        """pictures => pictures.flatMap((picture) => [...picture.querySelectorAll(":scope > text")].filter((text) => {
+          const [own, box] = [text.getBoundingClientRect(), picture.getBoundingClientRect()];
+          return own.left < box.left - 1 || own.right > box.right + 1;
+        }).map((text) => text.textContent))"""
+    )
+    assert cut == [], "these words leave their picture"
+    page.close()
+
+
+# The picture
+
+
+def test_the_stored_runs_confirm_the_effect() -> None:
+    document = results.read_pocket()
+    assert document["learned_below"] == pytest.approx(pocket.learned_below(), abs=1e-4)
+    assert document["steps"][-1] == pocket.STEPS
+    assert set(document["models"]) == set(MODELS)
+    parameters = [model["parameters"] for model in document["models"].values()]
+    assert max(parameters) < 1.1 * min(parameters)
+    learned, runs = results.pocket_learned(document), document["training"]["runs"]
+    assert learned["Shared-Bottom"] < 0.6 * runs
+    assert learned["MMoE"] > 0.7 * runs
+
+
+def test_the_page_and_the_module_draw_the_same_line(tmp_path: Path) -> None:
+    data = interactive.lab_data()
+    assert data["universe"]["beta"] == pytest.approx(pocket.POCKET.beta, abs=1e-5)
+    assert data["values"]["steps"].count(pocket.STEPS) == 1
+    for steps in data["values"]["steps"]:
+        assert steps % data["looks"] == 0
+
+
+def test_the_picture_shows_every_run() -> None:
+    backend = mpl.get_backend()
+    plt.switch_backend("agg")
+    document = results.read_pocket()
+    curves, ends = interactive.lab_picture(document, "A finding").axes
+    runs = document["training"]["runs"]
+    assert len(curves.lines) == 2 * runs
+    assert [len(np.asarray(line.get_xdata())) for line in ends.lines[:4]] == [runs] * 4
+    assert all(axes.get_xlabel() for axes in (curves, ends))
+    plt.close("all")
+    plt.switch_backend(backend)
+
+
+def test_a_small_study_has_every_model_and_run() -> None:
+    document = pocket_document(runs=2, steps=4, looks=2)
+    assert document["steps"] == [0, 2, 4]
+    for name, model in document["models"].items():
+        assert np.array(model["losses"]).shape == (2, 3), name
+    again, _ = run_model("MMoE", [1], 4, 2)
+    assert again[0] == pytest.approx(document["models"]["MMoE"]["losses"][1], abs=1e-3)

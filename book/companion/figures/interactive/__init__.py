@@ -1,7 +1,7 @@
 """Figures that a reader can move: each one piece of HTML, with a picture for where scripts do not run."""
 
 from companion.figures.interactive.fragment import Interactive
-from companion.figures.interactive.lab import lab, lab_data
+from companion.figures.interactive.lab import lab, lab_data, lab_picture
 from companion.figures.interactive.person import (
     census_person,
     census_person_picture,
@@ -19,6 +19,7 @@ __all__ = [
     "census_runs",
     "lab",
     "lab_data",
+    "lab_picture",
     "person_inputs",
     "person_model",
     "person_reach",

@@ -7,24 +7,24 @@ function makeDriver(makeEngine, post, milliseconds) {
   let lab = null;
   let task = null;
   let timer = 0;
-  let spent = 0; // milliseconds of training since the last look
+  let next = 0; // the step of the next look
+  let spent = 0; // milliseconds of training since the last one
   const look = () => {
     const seen = lab.look();
     post({ ...seen, spent }, [seen.losses.buffer, seen.weights.buffer]);
+    next += task.every;
     spent = 0;
   };
   const slice = () => {
     const end = performance.now() + milliseconds;
+    if (lab.step === next) look(); // before the first step
     let now = performance.now();
     while (lab.step < task.steps && now < end) {
       lab.advance(1);
       const before = now;
       now = performance.now();
       spent += now - before;
-      if (lab.step % task.every === 0) {
-        look();
-        now = performance.now();
-      }
+      if (lab.step === next) look();
     }
     timer = lab.step < task.steps ? setTimeout(slice, 0) : 0;
   };
@@ -33,7 +33,6 @@ function makeDriver(makeEngine, post, milliseconds) {
     if (message.kind === "start") {
       task = message;
       lab = new Lab(task.settings, task.seeds);
-      look();
     }
     if (message.kind !== "pause") timer = setTimeout(slice, 0);
   };
@@ -144,7 +143,7 @@ function startLab(triesLeft = 100) {
     const values = controls.values();
     const single = Object.fromEntries(Object.keys(data.values).map((name) => [name, data.values[name][values[name]]]));
     const picked = data.models.filter((_, index) => values.models[index]);
-    return { ...single, models: picked.length ? picked : data.models };
+    return { ...single, models: picked.length ? picked : data.models }; // none checked are all
   };
   const inWords = () => {
     const { models, ...single } = chosen();
@@ -154,11 +153,12 @@ function startLab(triesLeft = 100) {
   };
   const fromAddress = () => {
     if (!location.hash.startsWith("#lab&")) return false;
-    const given = new URLSearchParams(decodeURIComponent(location.hash.slice(5)));
+    const given = new URLSearchParams(location.hash.slice(5));
     for (const control of data.controls) {
       if (!given.has(control.name)) continue;
       if (control.name === "models") {
         const names = given.get("models").split(",");
+        if (!data.models.some(({ name }) => names.includes(name))) continue;
         data.models.forEach(({ name }, k) => (root.querySelector(`#${prefix}-models-${k}`).checked = names.includes(name)));
       } else {
         const index = data.values[control.name].indexOf(Number(given.get(control.name)));
@@ -287,12 +287,15 @@ function startLab(triesLeft = 100) {
   const humps = (width, { models, runs, noise, ends, run }) => {
     const level = threshold(noise);
     const learned = ends.map((values) => values.filter((value) => value < level).length);
+    // The two that the paper sets against each other, if both are there.
+    const told = models.map(({ name }, j) => ({ name, count: learned[j] }));
+    const pair = told.filter(({ name }) => name === "Shared-Bottom" || name === "MMoE");
     const title = ends[0].length
-      ? `Learned: ${models.map(({ name }, j) => `${learned[j]} ${name}`).join(", ")}`
+      ? `Learned: ${(pair.length ? pair : told.slice(0, 2)).map(({ name, count }) => `${name} ${count}`).join(", ")} of ${runs}`
       : "Where the runs stand: a dot a run";
     const top = Math.ceil(12 * nothing(noise)) / 10;
     const { at, edge, nodes } = axes(width, 230, {
-      title, x: [0, top], y: [0, models.length], xLabel: "loss at the shown step", yTicks: [], left: 92,
+      title, x: [0, top], y: [0, models.length], xLabel: "loss at the shown step", yTicks: [], left: 102,
     });
     const tall = (edge.bottom - edge.top) / models.length;
     const bins = Math.floor((edge.right - edge.left) / 8);
@@ -322,7 +325,7 @@ function startLab(triesLeft = 100) {
   const labelCurve = (width, { models, looked, run, task }) => {
     const truth = places.map((z) => engine.signal(data.universe.c * z, data.universe));
     const [low, high] = [Math.min(...truth) - 0.6, Math.max(...truth) + 0.6];
-    const title = `Run ${run + 1}, task ${task + 1}: learned label and true one (black or white)`;
+    const title = `Run ${run + 1}, task ${task + 1}: learned (thin), true (thick)`;
     const { at, edge, nodes } = axes(width, 230, {
       title, x: [-3, 3], y: [low, high], xLabel: "projection, in standard deviations",
     });

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
 from companion import pocket
 from companion.figures.interactive.fragment import Interactive, colour_name, fragment
+from companion.figures.style import COLOURS, LINES, MARKERS, WIDTH, finish, theme
 
 DASHES = {"Single-Task": "8 3 2 3", "Shared-Bottom": "7 3", "OMoE": "2 2", "MMoE": "none"}
 LOOKS = 100
@@ -65,7 +70,7 @@ def lab(picture: str | None = None) -> Interactive:
     }
     ranges = [
         ("p", "task correlation p", [f"p = {p:g}" for p in CORRELATIONS]),
-        ("noise", "noise of the labels, standard deviation", [f"{noise:g}" for noise in NOISES]),
+        ("noise", "noise (standard deviation)", [f"{noise:g}" for noise in NOISES]),
         ("rate", "learning rate", [f"{rate:g}" for rate in RATES]),
         ("runs", "runs of each model", [str(runs) for runs in RUNS]),
         ("steps", "steps", [f"{steps:,}" for steps in STEPS]),
@@ -106,3 +111,43 @@ def lab(picture: str | None = None) -> Interactive:
         picture=picture,
         styles=("lab.css",),
     )
+
+
+def lab_picture(document: dict[str, Any], finding: str) -> Figure:
+    """What the lab shows at its end: every run's loss over the steps, and where all runs stand.
+
+    Args:
+        document: Of `companion.results.read_pocket`: the same universe, trained by the library.
+        finding: The title.
+    """
+    steps = np.array(document["steps"]) / 1000
+    with theme():
+        figure, (curves, ends) = plt.subplots(1, 2, figsize=(WIDTH, 3.2))
+        for name in ("Shared-Bottom", "MMoE"):
+            for run, losses in enumerate(document["models"][name]["losses"]):
+                curves.plot(
+                    steps,
+                    losses,
+                    color=COLOURS[name],
+                    ls=LINES[name],
+                    lw=0.8,
+                    alpha=0.7,
+                    label=None if run else name,
+                )
+        curves.set(
+            yscale="log", xlabel="thousand steps", ylabel="loss, mean of both tasks", title="Every run"
+        )
+        curves.legend()
+        names = list(document["models"])
+        for row, name in enumerate(names):
+            final = np.sort([losses[-1] for losses in document["models"][name]["losses"]])
+            # Runs in the order of their losses climb a little, so that equal ones do not hide each other.
+            heights = row + np.linspace(0.3, -0.3, len(final))
+            ends.plot(final, heights, color=COLOURS[name], marker=MARKERS[name], ls="", ms=4, alpha=0.8)
+        ends.axvline(document["learned_below"], color="#333333", ls=":", lw=1)
+        ends.set(
+            xscale="log", xlabel="loss after the last step", title="Where they end; left of the line: learned"
+        )
+        ends.set_yticks(range(len(names)), names)
+        ends.invert_yaxis()
+        return finish(figure, finding)
