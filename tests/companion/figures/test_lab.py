@@ -372,7 +372,7 @@ def test_the_lab_trains_pauses_and_goes_back(browser: Browser, address: str) -> 
     page.get_by_label("task shown below").select_option("task 2")
     wait_for(page, "Below: run 2, task 2.")
     end = words(page)
-    assert len(page.locator("svg").nth(1).locator("circle").all()) == 4  # a dot a run
+    assert len(page.locator(".panels > svg").nth(1).locator("circle").all()) == 4  # a dot a run
 
     # the same settings give the same runs
     press(page, "Reset")
@@ -453,7 +453,7 @@ def test_the_lab_fits_and_stands_out(browser: Browser, address: str, look: str) 
     assert facts["wordless"] == []
     assert facts["interactive"] == ["lab"]
     assert page.locator("svg .title").count() == 4
-    cut = page.locator("svg").evaluate_all(
+    cut = page.locator(".panels > svg").evaluate_all(
         """pictures => pictures.flatMap((picture) => [...picture.querySelectorAll(":scope > text")].filter((text) => {
           const [own, box] = [text.getBoundingClientRect(), picture.getBoundingClientRect()];
           return own.left < box.left - 1 || own.right > box.right + 1;
