@@ -21,7 +21,8 @@ from mmoe_lib.tasks.synthetic import Constants, noiseless_labels
 # deviation or more were learned by neither model in that time; with towers of 3 units runs of both models missed a whole
 # task; with towers of 8 hardly a run of either failed. Even labels of two near frequencies and towers of 5 were left, and
 # of four shapes of the experts the one of the widest contrast. The runs of data/results/pocket.json, trained by mmoe_lib
-# from seeds of its own, took no part in that.
+# from seeds of its own, took no part in that: 10 of 32 runs of Shared-Bottom learn both labels, 20 of MMoE. The contrast
+# is smaller than in the runs that chose it, and OMoE, which no choice looked at, does better than both.
 POCKET = Constants("pocket", c=0.3, alpha=(7.3, 8.0), beta=(math.pi / 2, math.pi / 2), num_inputs=10)
 """Two cosines of 2.2 and 2.4 radians a standard deviation of the projection."""
 
@@ -51,8 +52,9 @@ POCKET_MODELS: dict[str, partial[Any]] = {
 }
 """Builders of the four models, called as those of `mmoe_lib.models.PAPER_SIZES`."""
 
-LEARNED = 0.05
-"""A run has learned both labels if its loss, noise apart, is below this share of the loss of answering 0."""
+LEARNED = 0.035
+"""A run has learned both labels if its loss, noise apart, is below this share of the loss of answering 0: there lies the
+valley between the lowest hump of losses and the next."""
 
 
 def learned_below() -> float:

@@ -23,9 +23,8 @@ def read_pocket() -> dict[str, Any]:
     return document
 
 
-def pocket_learned(document: dict[str, Any]) -> dict[str, int]:
-    """How many runs of each model have learned both labels at the last step."""
+def pocket_learned(document: dict[str, Any], below: float) -> dict[str, int]:
+    """How many runs of each model have learned both labels: those whose last loss is below `below`."""
     return {
-        name: sum(run[-1] < document["learned_below"] for run in model["losses"])
-        for name, model in document["models"].items()
+        name: sum(run[-1] < below for run in model["losses"]) for name, model in document["models"].items()
     }

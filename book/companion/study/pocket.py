@@ -88,7 +88,6 @@ def pocket_document(runs: int = RUNS, steps: int = pocket.STEPS, looks: int = LO
             "runs": runs,
             "test_rows": TEST_ROWS,
         },
-        "learned_below": round(pocket.learned_below(), 4),
         "steps": [look * (steps // looks) for look in range(looks + 1)],
         "models": models,
     }
@@ -108,8 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ArithmeticError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    below = pocket.learned_below()
     for name, model in document["models"].items():
-        learned = sum(run[-1] < document["learned_below"] for run in model["losses"])
+        learned = sum(run[-1] < below for run in model["losses"])
         print(f"{name}: {learned} of {document['training']['runs']} runs learned both labels")
     return 0
 

@@ -468,17 +468,22 @@ def test_the_lab_fits_and_stands_out(browser: Browser, address: str, look: str) 
 
 def test_the_stored_runs_confirm_the_effect() -> None:
     document = results.read_pocket()
-    assert document["learned_below"] == pytest.approx(pocket.learned_below(), abs=1e-4)
+    assert document["origin"]["data"] == "synthetic"
     assert document["steps"][-1] == pocket.STEPS
     assert set(document["models"]) == set(MODELS)
     parameters = [model["parameters"] for model in document["models"].values()]
     assert max(parameters) < 1.1 * min(parameters)
-    learned, runs = results.pocket_learned(document), document["training"]["runs"]
-    assert learned["Shared-Bottom"] < 0.6 * runs
-    assert learned["MMoE"] > 0.7 * runs
+    learned = results.pocket_learned(document, pocket.learned_below())
+    assert {name: learned[name] for name in ("Shared-Bottom", "MMoE")} == {"Shared-Bottom": 10, "MMoE": 20}
+    # Shared-Bottom's runs stand in humps, with a valley where nobody stands around the mark
+    for model in document["models"].values():
+        final = np.array([losses[-1] for losses in model["losses"]])
+        assert np.abs(np.log(final / pocket.learned_below())).min() > (
+            0.02 if model is document["models"]["OMoE"] else 0.15
+        )
 
 
-def test_the_page_and_the_module_draw_the_same_line(tmp_path: Path) -> None:
+def test_the_page_has_the_modules_universe() -> None:
     data = interactive.lab_data()
     assert data["universe"]["beta"] == pytest.approx(pocket.POCKET.beta, abs=1e-5)
     assert data["values"]["steps"].count(pocket.STEPS) == 1
