@@ -224,6 +224,9 @@ function startLab(triesLeft = 100) {
   // A run has learned if its loss without the noise is below a share of that.
   const threshold = (sigma) => sigma * sigma + data.learned * nothing(0);
 
+  // Where the axes of losses end: all humps lie well below, and the first steps and runs that learn nothing above.
+  const highest = (sigma) => Math.ceil(10 * (sigma * sigma + 10 * data.learned * nothing(0))) / 10;
+
   const clear = () => {
     training?.stop();
     training = null;
@@ -262,7 +265,7 @@ function startLab(triesLeft = 100) {
 
   // Loss of every run over the steps; the shown run is thicker, and a mark stands at the shown step.
   const curves = (width, { models, runs, steps, noise, count, at: shown, run }) => {
-    const top = Math.ceil(12 * nothing(noise)) / 10;
+    const top = highest(noise);
     const { at, edge, nodes } = axes(width, 230, {
       title: "Loss of every run, mean of both tasks", x: [0, steps / 1000], y: [0, top], xLabel: "thousand steps",
     });
@@ -293,9 +296,9 @@ function startLab(triesLeft = 100) {
     const title = ends[0].length
       ? `Learned: ${(pair.length ? pair : told.slice(0, 2)).map(({ name, count }) => `${name} ${count}`).join(", ")} of ${runs}`
       : "Where the runs stand: a dot a run";
-    const top = Math.ceil(12 * nothing(noise)) / 10;
+    const top = highest(noise);
     const { at, edge, nodes } = axes(width, 230, {
-      title, x: [0, top], y: [0, models.length], xLabel: "loss at the shown step", yTicks: [], left: 102,
+      title, x: [0, top], y: [0, models.length], xLabel: "loss (at the edge: or more)", yTicks: [], left: 102,
     });
     const tall = (edge.bottom - edge.top) / models.length;
     const bins = Math.floor((edge.right - edge.left) / 8);
