@@ -42,13 +42,13 @@ SIZES: Mapping[str, int] = {
 """By the names that the page's engine has for them: each model has about 600 weights, the gates' among them."""
 
 _TOWERS = (SIZES["towerUnits"],)
-_EXPERTS = {"num_experts": SIZES["experts"], "expert_widths": (SIZES["expertUnits"],)}
+_EXPERTS, _WIDTHS = SIZES["experts"], (SIZES["expertUnits"],)
 
 POCKET_MODELS: dict[str, partial[Any]] = {
     "Single-Task": partial(SingleTask, bottom_widths=(SIZES["singleUnits"],), tower_widths=_TOWERS),
     "Shared-Bottom": partial(SharedBottom, bottom_widths=(SIZES["bottomUnits"],), tower_widths=_TOWERS),
-    "OMoE": partial(OMoE, **_EXPERTS, tower_widths=_TOWERS),
-    "MMoE": partial(MMoE, **_EXPERTS, tower_widths=_TOWERS),
+    "OMoE": partial(OMoE, num_experts=_EXPERTS, expert_widths=_WIDTHS, tower_widths=_TOWERS),
+    "MMoE": partial(MMoE, num_experts=_EXPERTS, expert_widths=_WIDTHS, tower_widths=_TOWERS),
 }
 """Builders of the four models, called as those of `mmoe_lib.models.PAPER_SIZES`."""
 
