@@ -39,6 +39,7 @@ LAYERS = (
         "companion.census_labels",
         "companion.controls",
         "companion.extensions",
+        "companion.pocket",
         "companion.synthetic_labels",
     ),
     ("companion.study",),

@@ -49,6 +49,7 @@ from companion.results.intervals import (
     superiority,
 )
 from companion.results.person import read_census_person
+from companion.results.pocket import pocket_learned, read_pocket
 from companion.results.reading import read_paper, read_results
 from companion.results.recommendation import (
     COLLAPSED,
@@ -139,10 +140,12 @@ __all__ = [
     "pairwise_table",
     "paper_gates",
     "paper_losses",
+    "pocket_learned",
     "points_table",
     "pressed_down",
     "read_census_person",
     "read_paper",
+    "read_pocket",
     "read_results",
     "recommendation_paper",
     "recommendation_table",

@@ -31,7 +31,7 @@ from companion.synthetic_labels import label_correlation
 from mmoe_lib.tasks.synthetic import noiseless_labels
 
 ROOM = Path(fragments.__file__).parent
-NAMES = ("slide-p", "census-person", "census-runs", "universes")
+NAMES = ("slide-p", "census-person", "census-runs", "universes", "lab")
 MOST_BYTES = 300_000
 MODELS = ("Shared-Bottom", "OMoE", "MMoE")
 SURVEYED = ("Single-Task", "Shared-Bottom", "Shared-Bottom-96-32", "OMoE", "MMoE")
@@ -100,6 +100,7 @@ def make(slide: pd.DataFrame, runs: pd.DataFrame, person: dict[str, Any]) -> dic
         interactive.census_person(person, "fig-person"),
         interactive.census_runs(runs),
         interactive.universes(survey_rows(SURVEY), universe_rows(SURVEY), histogram, "fig-universe"),
+        interactive.lab("fig-lab"),
     )
     return {figure.name: figure for figure in made}
 
@@ -226,6 +227,7 @@ def test_scripts_and_style_are_part_of_the_package(figures: dict[str, Interactiv
     used = "\n".join(figure.html for figure in figures.values())
     files = [file for file in ROOM.iterdir() if file.suffix in (".js", ".css")]
     assert len(files) == 7
+    assert len(files) == 9
     for file in files:
         assert file.read_text(encoding="utf-8").strip() in used, file.name
         assert "</" not in file.read_text(encoding="utf-8").replace("</label>", ""), file.name

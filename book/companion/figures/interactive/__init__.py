@@ -1,6 +1,7 @@
 """Figures that a reader can move: each one piece of HTML, with a picture for where scripts do not run."""
 
 from companion.figures.interactive.fragment import Interactive
+from companion.figures.interactive.lab import lab, lab_data, lab_picture
 from companion.figures.interactive.person import (
     census_person,
     census_person_picture,
@@ -17,6 +18,9 @@ __all__ = [
     "census_person",
     "census_person_picture",
     "census_runs",
+    "lab",
+    "lab_data",
+    "lab_picture",
     "person_inputs",
     "person_model",
     "person_reach",

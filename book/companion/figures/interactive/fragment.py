@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ def fragment(
     *,
     elsewhere: str,
     picture: str | None = None,
+    styles: Sequence[str] = (),
 ) -> Interactive:
     """Put the pieces together.
 
@@ -86,15 +87,16 @@ def fragment(
         caption: How it is used and what it shows.
         elsewhere: The caption where no script runs.
         picture: The name of the numbered figure whose place it takes in the book.
+        styles: Style sheets of this folder, after `frame.css`.
     """
     content = json.dumps(
         {**data, "controls": controls, "caption": caption}, ensure_ascii=False, separators=(",", ":")
     )
     place = f' data-picture="{html.escape(picture)}"' if picture else ""
-    code = "\n".join((HERE / script).read_text(encoding="utf-8") for script in ("frame.js", *scripts))
+    code = "\n".join(_texts(("frame.js", *scripts)))
     lines = [
         f'<figure class="mmoe-interactive" data-figure="{html.escape(name)}"{place}>',
-        f"<style>\n{_style()}</style>",
+        f"<style>\n{_style()}{''.join(_texts(styles))}</style>",
         f"<figcaption>{html.escape(elsewhere)}</figcaption>",
         # "<" would end the script if "/script>" came after it.
         f'<script type="application/json">{content.replace("<", chr(92) + "u003c")}</script>',
@@ -107,6 +109,10 @@ def fragment(
 def colour_name(model: str) -> str:
     """The model's custom property in the style sheet, without its dashes: "Shared-Bottom" gives "shared-bottom"."""
     return model.lower()
+
+
+def _texts(names: Iterable[str]) -> list[str]:
+    return [(HERE / name).read_text(encoding="utf-8") for name in names]
 
 
 def _style() -> str:
