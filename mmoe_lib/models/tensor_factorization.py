@@ -86,12 +86,10 @@ class TensorFactorization(nn.Module):
     Tensor Factorisation Approach", ICLR 2017.
 
     Args:
-        num_inputs: Width d of the input.
-        num_tasks: K.
         bottom_widths: Units of the factorised layers.
         tower_widths: Hidden units of each tower.
         ranks: r1, r2, r3 of each factorised layer, or one triple for a single layer.
-        generator: Draws the initial weights.
+        Others: As for `SingleTask`.
 
     Raises:
         ValueError: If there is no task, no factorised layer or a width of 0, not one triple of ranks a layer, or

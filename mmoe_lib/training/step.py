@@ -26,6 +26,7 @@ class Step:
     def __init__(self, ensemble: Ensemble, loss: Loss, learning_rates: Tensor, optimiser: Optimiser) -> None:
         self.ensemble, self.loss, self.optimiser = ensemble, loss, optimiser
         self.learning_rates = learning_rates
+        self.objective = ensemble.objective()
         self.kept = {
             name: tuple(torch.zeros_like(value) for _ in range(optimiser.buffers))
             for name, value in ensemble.parameters.items()
@@ -66,7 +67,7 @@ class Step:
 
     def update(self, x: Tensor, y: Tensor, rates: Tensor, correction: Tensor) -> Tensor:
         """The step itself; returns the losses before it, (R, K)."""
-        gradients, losses = self.ensemble.gradients(self.loss, x, y)
+        gradients, losses = self.ensemble.gradients(self.loss, x, y, self.objective)
         for name, parameter in self.ensemble.parameters.items():
             self.optimiser.update(parameter, gradients[name], self.kept[name], rates, correction)
         return losses.detach()
@@ -76,11 +77,8 @@ class BalancedStep(Step):
     """A step in which a balancer decides how much each task's gradient counts, in place.
 
     Args:
-        ensemble: The runs.
-        loss: Outputs and labels (B, K) to one loss a task (K,).
-        learning_rates: One a run, (R,).
-        optimiser: Adam or SGD.
         balancer: Turns losses and gradients into weights.
+        Others: As for `Step`.
     """
 
     def __init__(
@@ -97,7 +95,9 @@ class BalancedStep(Step):
 
     def update(self, x: Tensor, y: Tensor, rates: Tensor, correction: Tensor) -> Tensor:
         """The step itself; returns the losses before it, (R, K)."""
-        gradients, losses = self.ensemble.task_gradients(self.loss, x, y)  # (R, K, ...), (R, K)
+        gradients, losses = self.ensemble.task_gradients(
+            self.loss, x, y, self.objective
+        )  # (R, K, ...), (R, K)
         if self.weigh is None:
             self.weigh = self.balancer.start(*losses.shape)
         weights = self.weigh(losses.detach(), gramian(gradients, self.own))  # (R, K)
