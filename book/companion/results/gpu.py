@@ -42,10 +42,10 @@ def study_speed(rows: pd.DataFrame) -> pd.DataFrame:
     """What a study's rows from a GPU say of each model: runs, steps, mean losses by setting, and seconds.
 
     Args:
-        rows: Of a results file of the synthetic kind.
+        rows: Of a results file of the synthetic kind; those from a CPU are left out.
     """
     table = {}
-    for model, some in rows.groupby("model", sort=False):
+    for model, some in rows[rows["device"] != "cpu"].groupby("model", sort=False):
         losses = (some["loss_1"] + some["loss_2"]) / 2
         means = losses.groupby(some["setting"], sort=False).mean()
         table[model] = {
