@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import importlib
 import io
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,6 @@ TOLERANCE = 1e-5
 """How far the predictions of an exported model may lie from the module's, absolutely and relatively."""
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-
-_ONE_AT_A_TIME = threading.Lock()  # torch traces with state of the whole process
 
 _EXAMPLE_ROWS = 7  # any number but 0 and 1, which torch.export would take for the only one
 
@@ -50,8 +47,7 @@ def export_model(
     """
     module, x = _snapshot(module, num_inputs)
     rows = torch.export.Dim("rows", min=1)
-    with _ONE_AT_A_TIME:
-        program = torch.export.export(module, (x,), dynamic_shapes=({0: rows},))
+    program = torch.export.export(module, (x,), dynamic_shapes=({0: rows},))
     if path is not None:
         buffer = io.BytesIO()
         torch.export.save(program, buffer)
@@ -77,16 +73,15 @@ def export_onnx(module: nn.Module, num_inputs: int, path: Path | str) -> None:
     runtime = _onnx_packages()["onnxruntime"]
     module, x = _snapshot(module, num_inputs)
     rows = torch.export.Dim("rows", min=1)
-    with _ONE_AT_A_TIME:
-        exported: Any = torch.onnx.export(
-            module,
-            (x,),
-            dynamo=True,
-            dynamic_shapes=({0: rows},),
-            input_names=["x"],
-            output_names=["y"],
-            verbose=False,
-        )
+    exported: Any = torch.onnx.export(
+        module,
+        (x,),
+        dynamo=True,
+        dynamic_shapes=({0: rows},),
+        input_names=["x"],
+        output_names=["y"],
+        verbose=False,
+    )
     content: bytes = exported.model_proto.SerializeToString()
     session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
     for inputs in (x, x[:1]):

@@ -6,7 +6,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +24,7 @@ from mmoe_lib.frames import MODELS, FitSettings, FrameEncoder, MultiTaskModel, T
 from mmoe_lib.frames import model as model_module
 from mmoe_lib.frames.encoder import MAX_CATEGORIES, UNKNOWN
 from mmoe_lib.frames.targets import MixedLoss, OwnUnits, labels_of
-from mmoe_lib.models import MMoE, SharedBottom
+from mmoe_lib.models import SharedBottom
 from mmoe_lib.training import binary_cross_entropy, squared_error
 
 ROOT = Path(__file__).parents[1]
@@ -558,33 +557,3 @@ def test_the_example_of_the_docstring(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     result = doctest.testmod(model_module, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result == doctest.TestResults(failed=0, attempted=10)
-
-
-class Refusing(MMoE):
-    """Its constructor fails, once it is told to, for a reason that no file has."""
-
-    broken = False
-
-    def __init__(self, num_inputs: int, num_tasks: int, generator: torch.Generator) -> None:
-        if Refusing.broken:
-            raise ZeroDivisionError("the fault of the builder")
-        super().__init__(num_inputs, num_tasks, 2, (4,), generator=generator)
-
-
-def test_only_a_file_that_cannot_be_read_is_called_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frame = pd.DataFrame({"a": np.arange(40.0)})
-    frame["y"] = frame["a"] ** 2
-    path = tmp_path / "model.pt"
-    settings = FitSettings(epochs=1)
-    MultiTaskModel.fit(frame, ["y"], model=Refusing, settings=settings, progress=False).save(path)
-    wider = partial(MMoE, num_experts=3, expert_widths=(4,))
-    with pytest.raises(
-        ValueError, match=r"model\.pt is of another builder, it holds .* of shape .*, expected .*: give"
-    ) as told:
-        MultiTaskModel.load(path, builder=wider)
-    assert "no saved model" not in str(told.value)
-    monkeypatch.setattr(Refusing, "broken", True)
-    with pytest.raises(ZeroDivisionError, match="the fault of the builder"):
-        MultiTaskModel.load(path, builder=Refusing)

@@ -6,8 +6,7 @@ import inspect
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -323,22 +322,20 @@ class MultiTaskModel:
             raise ValueError(
                 f"{Path(path).name} was fitted with {fitted}, expected {wanted} as the argument builder"
             )
-        with _whole(Path(path)):
+        try:
             encoder = FrameEncoder.from_plain(content["encoder"])
             targets = tuple(Target(**fields) for fields in content["targets"])
             _, build, sizes = _chosen(str(name) if builder is None else builder, content["sizes"])
-            seeds, state = content["seeds"], dict(content["state"])
-        # What building it raises is no fault of the file, and stays as it is.
-        ensemble = Ensemble(_builder(build, sizes, encoder, targets), seeds, device=device)
-        own = {**ensemble.parameters, **ensemble.buffers}
-        for key in sorted({*own, *state}):
-            held, right = (tuple(one[key].shape) if key in one else None for one in (state, own))
-            if held != right:
-                told = f"it holds {key} of shape {held}, expected {right}"
-                if builder is None:
-                    raise ValueError(_damaged(Path(path), ValueError(told)))
-                raise ValueError(f"{Path(path).name} is of another builder, {told}: give its own")
-            own[key].copy_(state[key])
+            ensemble = Ensemble(_builder(build, sizes, encoder, targets), content["seeds"], device=device)
+            for key, value in {**ensemble.parameters, **ensemble.buffers}.items():
+                saved = content["state"].pop(key)
+                if saved.shape != value.shape:
+                    raise ValueError(f"{key} has shape {tuple(saved.shape)}, expected {tuple(value.shape)}")
+                value.copy_(saved)
+            if content["state"]:
+                raise ValueError(f"it holds {', '.join(content['state'])}, which the model has not")
+        except Exception as error:  # whatever a file that was changed by hand leads to
+            raise ValueError(_damaged(Path(path), error)) from error
         return cls(encoder, targets, ensemble, name, sizes)
 
     def export(self, path: Path | str) -> None:
@@ -444,8 +441,7 @@ def _builder(
         ) from error
     build = partial(builder, num_inputs, num_tasks, **sizes)
     with torch.no_grad():
-        trial = build(generator=seeded_generator(0, "trial")).eval()
-        given = tuple(trial(torch.zeros(1, num_inputs)).shape)
+        given = tuple(build(generator=seeded_generator(0, "trial"))(torch.zeros(1, num_inputs)).shape)
     if given != (1, num_tasks):
         raise ValueError(
             f"the model gives outputs {given} for one row, expected {(1, num_tasks)}: one a target"
@@ -466,7 +462,7 @@ def _read(path: Path) -> dict[str, Any]:
         ValueError: If it is no such file, or damaged.
     """
     raw = path.read_bytes()
-    with _whole(path):
+    try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             damaged = archive.testzip()  # torch does not look at the sums
         if damaged is not None:
@@ -474,16 +470,9 @@ def _read(path: Path) -> dict[str, Any]:
         content = torch.load(io.BytesIO(raw), weights_only=True, map_location="cpu")
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise ValueError(f"its format is not {_FORMAT!r}")
-    return content
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    """Within it a file is read, and whatever that raises says that it is damaged."""
-    try:
-        yield
     except Exception as error:  # zipfile and torch raise whatever their readers do
         raise ValueError(_damaged(path, error)) from error
+    return content
 
 
 def _damaged(path: Path, error: Exception) -> str:

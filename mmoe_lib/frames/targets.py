@@ -96,7 +96,7 @@ class MixedLoss:
     """
 
     def __init__(self, targets: Sequence[Target], device: torch.device | str = "cpu") -> None:
-        self.binary = self.probabilities = torch.tensor([one.binary for one in targets], device=device)
+        self.binary = torch.tensor([target.binary for target in targets], device=device)
 
     def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Outputs and labels (B, K) to mean losses (K,)."""

@@ -54,8 +54,11 @@ class SharedBottom(nn.Module):
     """The Shared-Bottom model of section 3.1: y_k = h_k(f(x)) (equation 1).
 
     Args:
+        num_inputs: Width d of the input.
+        num_tasks: K.
         bottom_widths: Units of the layers of f, shared by all tasks.
-        Others: As for `SingleTask`.
+        tower_widths: Hidden units of each h_k.
+        generator: Draws the initial weights.
 
     Raises:
         ValueError: If there is no task or a width of 0.

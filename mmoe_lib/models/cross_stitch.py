@@ -49,10 +49,12 @@ class CrossStitch(nn.Module):
     2016; the start of 0.9 and 0.1 is theirs.
 
     Args:
+        num_inputs: Width d of the input.
+        num_tasks: K.
         bottom_widths: Units of the layers of each network that are stitched.
         tower_widths: Hidden units after the last unit, the paper's "cross-stitch layer size".
         own: What a network keeps of its own activations at the start.
-        Others: As for `SingleTask`.
+        generator: Draws the initial weights.
 
     Raises:
         ValueError: If there is no task, no stitched layer or a width of 0, or `own` is not finite.

@@ -21,8 +21,12 @@ class L2Constrained(SingleTask):
     Source: section 6.1 of the paper, after Duong et al., "Low Resource Dependency Parsing", ACL 2015.
 
     Args:
+        num_inputs: Width d of the input.
+        num_tasks: K.
+        bottom_widths: Units of the layers of each network.
+        tower_widths: Hidden units of each network's last part.
         alpha: Strength of the pull, 0 or more.
-        Others: As for `SingleTask`.
+        generator: Draws the initial weights.
 
     Raises:
         ValueError: If alpha is negative or not finite, or there is no task or a width of 0.

@@ -54,22 +54,14 @@ def inputs_of_tasks(x: Tensor, num_inputs: int, num_tasks: int, weight: Tensor) 
 
 
 def linear(
-    num_inputs: int,
-    num_outputs: int,
-    generator: torch.Generator | None,
-    *,
-    bias: bool = True,
-    trains: bool = True,
+    num_inputs: int, num_outputs: int, generator: torch.Generator | None, *, bias: bool = True
 ) -> nn.Linear:
-    """An nn.Linear with PyTorch's own initialisation, drawn from `generator`.
-
-    Where it is not to train it is frozen: a gate with one expert has nothing to choose, and no gradient reaches it.
-    """
+    """An nn.Linear with PyTorch's own initialisation, drawn from `generator`."""
     layer = nn.utils.skip_init(nn.Linear, num_inputs, num_outputs, bias=bias)
     bound = 1 / math.sqrt(num_inputs)
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=generator)
-    return layer.requires_grad_(trains)
+    return layer
 
 
 class FullyConnected(nn.Module):

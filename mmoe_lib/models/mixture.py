@@ -14,7 +14,12 @@ class OMoE(nn.Module):
     """One-gate Mixture-of-Experts: experts shared by all tasks, mixed by one gate.
 
     Args:
-        All: As for `MMoE`.
+        num_inputs: Width d of the input.
+        num_tasks: K.
+        num_experts: n.
+        expert_widths: Units of the layers of each expert.
+        tower_widths: Hidden units of each tower h_k.
+        generator: Draws the initial weights.
 
     Raises:
         ValueError: If there are no experts, no tasks or a width of 0.
@@ -33,8 +38,7 @@ class OMoE(nn.Module):
         super().__init__()
         self.num_inputs, self.num_tasks = num_inputs, num_tasks
         self.experts = Experts(num_inputs, num_experts, expert_widths, generator)
-        # W_g in R^{n x d}
-        self.gate = linear(num_inputs, num_experts, generator, bias=False, trains=num_experts > 1)
+        self.gate = linear(num_inputs, num_experts, generator, bias=False)  # W_g in R^{n x d}
         self.towers = Towers(num_tasks, self.experts.num_outputs, tower_widths, generator)
 
     def gate_weights(self, x: Tensor) -> Tensor:
@@ -84,9 +88,7 @@ class MMoE(nn.Module):
         self.num_inputs, self.num_tasks, self.num_experts = num_inputs, num_tasks, num_experts
         self.experts = Experts(num_inputs, num_experts, expert_widths, generator)
         # The K matrices W_gk in R^{n x d}, one above the other.
-        self.gates = linear(
-            num_inputs, num_tasks * num_experts, generator, bias=False, trains=num_experts > 1
-        )
+        self.gates = linear(num_inputs, num_tasks * num_experts, generator, bias=False)
         self.towers = Towers(num_tasks, self.experts.num_outputs, tower_widths, generator)
 
     def gate_weights(self, x: Tensor) -> Tensor:

@@ -86,10 +86,12 @@ class TensorFactorization(nn.Module):
     Tensor Factorisation Approach", ICLR 2017.
 
     Args:
+        num_inputs: Width d of the input.
+        num_tasks: K.
         bottom_widths: Units of the factorised layers.
         tower_widths: Hidden units of each tower.
         ranks: r1, r2, r3 of each factorised layer, or one triple for a single layer.
-        Others: As for `SingleTask`.
+        generator: Draws the initial weights.
 
     Raises:
         ValueError: If there is no task, no factorised layer or a width of 0, not one triple of ranks a layer, or

@@ -49,12 +49,12 @@ def advance_of(step: Step, batches: Batches, *, compile: bool, tune: bool = Fals
     Whatever cannot be done here ends in one warning and plain steps.
 
     Args:
-        step: A balanced step, and one of runs that go one by one, is always taken plainly.
+        step: A balanced step is always taken plainly.
         batches: Where they come from; those that are `Drawn` are drawn inside the graph.
         compile: It takes some seconds on a CPU and half a minute on a GPU.
         tune: On a GPU also measure which kernels are the fastest, a minute more.
     """
-    if isinstance(step, BalancedStep) or step.ensemble.one_by_one:
+    if isinstance(step, BalancedStep):
         return _Plain(step, batches)
     if step.ensemble.device.type == "cuda":
         options = (_TUNED_OPTIONS if tune else _GPU_OPTIONS) if compile else None

@@ -66,9 +66,7 @@ def gramian(gradients: dict[str, Tensor], own: Set[str]) -> Tensor:
     Raises:
         ValueError: If no parameter is shared.
     """
-    flat = [
-        value.reshape(*value.shape[:2], -1) for name, value in gradients.items() if name not in own
-    ]  # each (R, K, P)
+    flat = [value.flatten(2) for name, value in gradients.items() if name not in own]  # each (R, K, P)
     if not flat:
         raise ValueError("no parameter is shared by the tasks, expected some: there is nothing to balance")
     # G = J J',  J the (K, P) matrix of the tasks' gradients

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -51,30 +51,6 @@ def check_finite(name: str, values: Tensor) -> None:
         )
 
 
-def without_end(
-    batches: Iterable[tuple[Tensor, Tensor]], steps: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs from an iterator, or again and again from what has one, such as a DataLoader.
-
-    Raises:
-        TypeError: If they are no pairs of tensors.
-        ValueError: If they end before so many steps.
-    """
-    taken, before = 0, -1
-    while taken > before:
-        before = taken
-        for pair in batches:
-            if len(pair) != 2 or not all(isinstance(one, Tensor) for one in pair):
-                kinds = ", ".join(type(one).__name__ for one in pair)
-                raise TypeError(f"batches yield ({kinds}), expected pairs of tensors: inputs and labels")
-            yield pair[0].to(device), pair[1].to(device)
-            taken += 1
-    raise ValueError(
-        f"the batches ended after {taken} of {steps} steps, expected more: give a DataLoader with rows, or batches "
-        "without end as `epochs` gives them"
-    )
-
-
 def epochs(x: Tensor, y: Tensor, batch_size: int, *, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """Minibatches without end; every epoch visits the rows in a new random order.
 
@@ -107,8 +83,15 @@ def joined_epochs(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Minibatches without end, as `epochs`, of rows that are put together only when they are needed.
 
-    `take` gives inputs (B, d) and labels (B, K) of the rows whose numbers (B,) it is called with, of num_rows in all;
-    the numbers lie on the device.
+    Args:
+        take: Gives inputs (B, d) and labels (B, K) of the rows whose numbers (B,) it is called with.
+        num_rows: N.
+        batch_size: Rows B of a minibatch, at most N.
+        seed: Decides the order of the rows.
+        device: Where the row numbers are to lie.
+
+    Yields:
+        Inputs (B, d) and labels (B, K).
 
     Raises:
         ValueError: If B is not in 1..N.
@@ -135,9 +118,14 @@ def own_epochs(
     seeds: Sequence[int],
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Minibatches without end, as `joined_epochs`, in which every run sees rows and an order of its own.
+    """Minibatches without end in which every run sees rows of its own, in an order of its own.
 
-    The row numbers of each run are `rows`, (R, N). Run r sees what `joined_epochs` with seeds[r] would take of its own.
+    Args:
+        take: As for `joined_epochs`.
+        rows: Row numbers of each run, (R, N).
+        batch_size: Rows B of a minibatch, at most N.
+        seeds: One a run, of its order; run r sees what `joined_epochs` with this seed would take of its rows.
+        device: Where the row numbers are to lie.
 
     Yields:
         Inputs (R, B, d) and labels (R, B, K).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,13 @@ from mmoe_lib.training.history import History
 from mmoe_lib.training.loop import Evaluate, TrainingSettings, train
 from mmoe_lib.training.losses import Loss
 
-BatchesOn = Callable[[torch.device], Iterable[tuple[Tensor, Tensor]]]
+BatchesOn = Callable[[torch.device], Iterator[tuple[Tensor, Tensor]]]
 """The device to minibatches there, without end."""
 
 
 def fit(
     build: Callable[..., nn.Module],
-    seeds: Iterable[int],
+    seeds: Sequence[int],
     batches: BatchesOn,
     loss: Loss,
     settings: TrainingSettings,
@@ -30,8 +30,16 @@ def fit(
 ) -> tuple[Ensemble, History]:
     """Make an ensemble of one model and train all of its runs together, as `train` does.
 
-    `build` and `seeds` are as for `Ensemble`, what follows is as for `train`; `batches` gives the minibatches once it
-    is known on which device they are needed.
+    Args:
+        build: Makes the model of one run, as for `Ensemble`.
+        seeds: One a run.
+        batches: Gives the minibatches once it is known where they are needed.
+        loss: Outputs and labels (B, K) to one loss a task (K,).
+        settings: How long, how fast, when to stop.
+        evaluate: Computes the metrics; needed when `settings.evaluate_every` is not 0.
+        device: Where to train.
+        progress: Show a progress bar.
+        label: What the bar says.
 
     Raises:
         DivergedError: As `train`.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -12,11 +11,10 @@ from torch import Tensor
 from mmoe_lib.progress import progress_bar
 from mmoe_lib.training.advance import advance_of
 from mmoe_lib.training.balancing import Balancer
-from mmoe_lib.training.batches import Drawn, without_end
 from mmoe_lib.training.devices import within_memory
 from mmoe_lib.training.ensemble import Ensemble
 from mmoe_lib.training.history import DivergedError, History
-from mmoe_lib.training.losses import Loss, check_labels
+from mmoe_lib.training.losses import Loss
 from mmoe_lib.training.optimisers import Adam, Optimiser
 from mmoe_lib.training.step import BalancedStep, Step
 
@@ -72,8 +70,6 @@ class TrainingSettings:
         ):
             if value < least:
                 raise ValueError(f"{name} is {value}, expected {least} or more")
-        if isinstance(self.optimiser, type) or not hasattr(self.optimiser, "corrections"):
-            raise TypeError(f"optimiser is {self.optimiser!r}, expected one of this library such as Adam()")
         if self.on_divergence not in ("raise", "record"):
             raise ValueError(f"on_divergence is {self.on_divergence!r}, expected 'raise' or 'record'")
         if self.balancer and self.compile:
@@ -89,7 +85,7 @@ class TrainingSettings:
 
 def train(
     ensemble: Ensemble,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterator[tuple[Tensor, Tensor]],
     loss: Loss,
     settings: TrainingSettings,
     evaluate: Evaluate | None = None,
@@ -105,8 +101,7 @@ def train(
     Args:
         ensemble: The runs; afterwards it holds each run's best state when a metric is monitored, the
             last state otherwise.
-        batches: Yields inputs and labels, (R, B, ...) or shared (B, ...); what ends but is no iterator, such as a
-            DataLoader, is begun again.
+        batches: Yields inputs and labels, (R, B, ...) or shared (B, ...).
         loss: Outputs and labels (B, K) to one loss a task (K,).
         settings: How long, how fast, when to stop.
         evaluate: Computes the metrics; needed when `settings.evaluate_every` is not 0.
@@ -119,9 +114,7 @@ def train(
     Raises:
         DivergedError: If a loss or an input becomes NaN or infinite; says which run and step, and the
             ensemble keeps its last good state. With `on_divergence="record"` only if every run has diverged.
-        TypeError: If the batches are no pairs of tensors.
-        ValueError: If there is nothing to evaluate with, no such metric, not one learning rate a run, the batches end
-            too early, or labels, outputs and loss of the first one do not fit each other.
+        ValueError: If there is nothing to evaluate with, no such metric, or not one learning rate a run.
         DeviceMemoryError: If the runs do not fit into a GPU's memory.
     """
     if settings.evaluate_every and evaluate is None:
@@ -129,13 +122,12 @@ def train(
             f"evaluate_every is {settings.evaluate_every} but evaluate is None, expected a function of the ensemble"
         )
     learning_rates = _one_rate_a_run(settings.learning_rate, ensemble)
-    checked = _checked(ensemble, batches, loss, settings.steps)
     step_of = (
         BalancedStep(ensemble, loss, learning_rates, settings.optimiser, settings.balancer)
         if settings.balancer
         else Step(ensemble, loss, learning_rates, settings.optimiser)
     )
-    advance = advance_of(step_of, checked, compile=settings.compile, tune=settings.tune)
+    advance = advance_of(step_of, batches, compile=settings.compile, tune=settings.tune)
     history = History(ensemble.seeds)
     stopping = _EarlyStopping(ensemble, settings)
     divergence = _Divergence(ensemble, settings)
@@ -162,44 +154,6 @@ def train(
     history.best_step, history.stopped_step = stopping.finish(step)
     history.diverged_step = divergence.steps.cpu()
     return history
-
-
-def _checked(
-    ensemble: Ensemble, batches: Iterable[tuple[Tensor, Tensor]], loss: Loss, steps: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches, after a look at the first: whether it fits model and loss, and how the runs are computed."""
-    if not ensemble.parameters:
-        raise ValueError(
-            "the model has no weight that requires_grad, expected one: there is nothing to train"
-        )
-    if not isinstance(batches, Iterable):
-        raise TypeError(f"batches is a {type(batches).__name__}, expected an iterator or a DataLoader")
-    if isinstance(batches, Drawn):
-        checked: Iterator[tuple[Tensor, Tensor]] = batches
-        x, y = batches.draw(torch.tensor(batches.position, device=ensemble.device))
-    else:
-        rest = without_end(batches, steps, ensemble.device)
-        x, y = next(rest)
-        checked = chain([(x, y)], rest)
-    runs = {len(value) for value in (x, y) if value.dim() == 3}
-    if x.dim() not in (2, 3) or y.dim() not in (2, 3) or runs - {len(ensemble)} or not x.shape[-2]:
-        raise ValueError(
-            f"batches yield inputs {tuple(x.shape)} and labels {tuple(y.shape)}, expected (B, d) and (B, K), or "
-            f"({len(ensemble)}, B, d) and ({len(ensemble)}, B, K)"
-        )
-    check_labels(loss, y)
-    outputs = ensemble.settle(loss, x, y)
-    if outputs.shape != y.shape[-2:]:
-        raise ValueError(
-            f"labels of a run have shape {tuple(y.shape[-2:])}, expected {tuple(outputs.shape)} as the model's outputs"
-        )
-    losses = loss(outputs, y[0] if y.dim() == 3 else y)
-    if losses.shape != outputs.shape[1:]:
-        raise ValueError(
-            f"the loss gives {tuple(losses.shape)}, expected {tuple(outputs.shape[1:])}: a mean over rows for each "
-            "task, as squared_error gives it"
-        )
-    return checked
 
 
 def _next_look(step: int, settings: TrainingSettings) -> int:
@@ -237,10 +191,7 @@ class _Divergence:
         """
         bad = ~torch.isfinite(losses).all(dim=-1)  # (steps, R)
         weights_bad = torch.stack(
-            [
-                ~torch.isfinite(value).reshape(len(value), -1).all(dim=1)
-                for value in self.ensemble.parameters.values()
-            ]
+            [~torch.isfinite(value).flatten(1).all(dim=1) for value in self.ensemble.parameters.values()]
         ).any(dim=0)  # (R,)
         inputs_bad = ~torch.isfinite(sums)  # (steps,)
         if self.raises and bool(bad.any() | weights_bad.any() | inputs_bad.any()):
@@ -296,9 +247,8 @@ class _EarlyStopping:
         better = going & (value > self.best)
         self.best = torch.where(better, value, self.best)
         self.best_step[better] = step
-        now = self.ensemble.state()
         for name, kept in self.best_state.items():
-            kept[better] = now[name][better]
+            kept[better] = self.ensemble.parameters[name][better]
         self.since_best = torch.where(better, 0, self.since_best + 1)
         if self.settings.patience is not None:
             self.stopped_step[going & (self.since_best >= self.settings.patience)] = step

@@ -9,31 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmoe_lib.training.batches import check_finite
-
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-PROBABILITIES = "probabilities"
-"""An attribute of losses whose labels lie between 0 and 1: True, or a mask (K,) of such tasks."""
-
-
-def check_labels(loss: Loss, labels: Tensor) -> None:
-    """Raise ValueError naming the first label (..., K) that is NaN or infinite, or that the loss is not made for."""
-    check_finite("labels", labels)
-    wrong = ((labels < 0) | (labels > 1)) & torch.as_tensor(getattr(loss, PROBABILITIES, False)).to(
-        labels.device
-    )
-    if bool(wrong.any()):
-        place = wrong.nonzero()[0].tolist()
-        raise ValueError(
-            f"labels hold {float(labels[tuple(place)]):g} at {place}, expected 0 to 1 for a cross-entropy: code classes "
-            "as 0 and 1, and leave out rows without a label"
-        )
-
-
-def _of_probabilities(loss: Loss, which: object = True) -> Loss:
-    setattr(loss, PROBABILITIES, which)
-    return loss
 
 
 def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -44,9 +20,6 @@ def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
 def binary_cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy in nats of each binary task; outputs are logits."""
     return F.binary_cross_entropy_with_logits(outputs, labels, reduction="none").mean(dim=0)
-
-
-_of_probabilities(binary_cross_entropy)
 
 
 def weighted(loss: Loss, weights: Sequence[float]) -> Loss:
@@ -62,7 +35,7 @@ def weighted(loss: Loss, weights: Sequence[float]) -> Loss:
     def of_tasks(outputs: Tensor, labels: Tensor) -> Tensor:
         return loss(outputs, labels) * outputs.new_tensor(given)
 
-    return _of_probabilities(of_tasks, getattr(loss, PROBABILITIES, False))
+    return of_tasks
 
 
 def class_balanced(positive_weights: Sequence[float]) -> Loss:
@@ -80,7 +53,7 @@ def class_balanced(positive_weights: Sequence[float]) -> Loss:
             dim=0
         )
 
-    return _of_probabilities(of_tasks)
+    return of_tasks
 
 
 def focal(gamma: float = 2.0) -> Loss:
@@ -102,4 +75,4 @@ def focal(gamma: float = 2.0) -> Loss:
         log_rest = F.logsigmoid(torch.where(labels > 0.5, -outputs, outputs))
         return -(torch.exp(gamma * log_rest) * log_p).mean(dim=0)
 
-    return _of_probabilities(of_tasks)
+    return of_tasks

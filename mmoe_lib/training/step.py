@@ -26,7 +26,6 @@ class Step:
     def __init__(self, ensemble: Ensemble, loss: Loss, learning_rates: Tensor, optimiser: Optimiser) -> None:
         self.ensemble, self.loss, self.optimiser = ensemble, loss, optimiser
         self.learning_rates = learning_rates
-        self.objective = ensemble.objective()
         self.kept = {
             name: tuple(torch.zeros_like(value) for _ in range(optimiser.buffers))
             for name, value in ensemble.parameters.items()
@@ -67,7 +66,7 @@ class Step:
 
     def update(self, x: Tensor, y: Tensor, rates: Tensor, correction: Tensor) -> Tensor:
         """The step itself; returns the losses before it, (R, K)."""
-        gradients, losses = self.ensemble.gradients(self.loss, x, y, self.objective)
+        gradients, losses = self.ensemble.gradients(self.loss, x, y)
         for name, parameter in self.ensemble.parameters.items():
             self.optimiser.update(parameter, gradients[name], self.kept[name], rates, correction)
         return losses.detach()
@@ -77,8 +76,11 @@ class BalancedStep(Step):
     """A step in which a balancer decides how much each task's gradient counts, in place.
 
     Args:
+        ensemble: The runs.
+        loss: Outputs and labels (B, K) to one loss a task (K,).
+        learning_rates: One a run, (R,).
+        optimiser: Adam or SGD.
         balancer: Turns losses and gradients into weights.
-        Others: As for `Step`.
     """
 
     def __init__(
@@ -95,9 +97,7 @@ class BalancedStep(Step):
 
     def update(self, x: Tensor, y: Tensor, rates: Tensor, correction: Tensor) -> Tensor:
         """The step itself; returns the losses before it, (R, K)."""
-        gradients, losses = self.ensemble.task_gradients(
-            self.loss, x, y, self.objective
-        )  # (R, K, ...), (R, K)
+        gradients, losses = self.ensemble.task_gradients(self.loss, x, y)  # (R, K, ...), (R, K)
         if self.weigh is None:
             self.weigh = self.balancer.start(*losses.shape)
         weights = self.weigh(losses.detach(), gramian(gradients, self.own))  # (R, K)

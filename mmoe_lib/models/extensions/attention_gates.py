@@ -20,8 +20,13 @@ class AttentionMMoE(nn.Module):
     Source: ours; the attention is that of Vaswani et al., "Attention Is All You Need", NeurIPS 2017, equation 1.
 
     Args:
+        num_inputs: Width d of the input.
+        num_tasks: K.
+        num_experts: n.
+        expert_widths: Units of the layers of each expert.
+        tower_widths: Hidden units of each tower h_k.
         query_width: Numbers a of a query and of a key.
-        Others: As for `MMoE`.
+        generator: Draws the initial weights.
 
     Raises:
         ValueError: If there are no experts, no tasks or a width of 0.
@@ -42,11 +47,9 @@ class AttentionMMoE(nn.Module):
         check_widths(num_tasks=num_tasks, query_width=query_width)
         self.num_inputs, self.num_tasks, self.query_width = num_inputs, num_tasks, query_width
         self.experts = Experts(num_inputs, num_experts, expert_widths, generator)
-        self.keys = linear(
-            self.experts.num_outputs, query_width, generator, bias=False, trains=num_experts > 1
-        )  # W in R^{a x h}
+        self.keys = linear(self.experts.num_outputs, query_width, generator, bias=False)  # W in R^{a x h}
         # The K queries q_k in R^a, one above the other: as a linear layer it gives q_k . key of every task.
-        self.queries = linear(query_width, num_tasks, generator, bias=False, trains=num_experts > 1)
+        self.queries = linear(query_width, num_tasks, generator, bias=False)
         self.towers = Towers(num_tasks, self.experts.num_outputs, tower_widths, generator)
 
     def _attention(self, f: Tensor) -> Tensor:

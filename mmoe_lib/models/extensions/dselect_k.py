@@ -51,11 +51,15 @@ class DSelectKMMoE(nn.Module):
     power of 2, with a further penalty against codes of experts that do not exist; this one does not.
 
     Args:
+        num_inputs: Width d of the input.
+        num_tasks: K.
         num_experts: n, a power of 2.
+        expert_widths: Units of the layers of each expert.
+        tower_widths: Hidden units of each tower h_k.
         k: Selectors a gate, 1 to n.
         gamma: Width of the smooth-step function between 0 and 1.
         entropy: Weight of the selectors' entropy in the loss, 0 or more.
-        Others: As for `MMoE`.
+        generator: Draws the initial weights.
 
     Raises:
         ValueError: If n is not a power of 2, k is not in 1..n, gamma or entropy is out of range, or there are no
@@ -93,7 +97,7 @@ class DSelectKMMoE(nn.Module):
         self.experts = Experts(num_inputs, num_experts, expert_widths, generator)
         num_codes = num_experts.bit_length() - 1  # m = log2(n)
         self.codes = linear(num_inputs, num_tasks * k * num_codes, generator)
-        self.selector_logits = linear(num_inputs, num_tasks * k, generator, trains=k > 1)
+        self.selector_logits = linear(num_inputs, num_tasks * k, generator)
         for layer, bound in {self.codes: self.gamma / 100, self.selector_logits: 0.05}.items():
             for parameter in layer.parameters():
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)

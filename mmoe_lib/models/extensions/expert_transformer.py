@@ -69,8 +69,13 @@ class TransformerMMoE(MMoE):
     Source: ours; `TransformerBlock` names the block's.
 
     Args:
+        num_inputs: Width d of the input.
+        num_tasks: K.
+        num_experts: n.
+        expert_widths: Units of the layers of each expert.
+        tower_widths: Hidden units of each tower h_k.
         heads: Attention heads, a divisor of an expert's output units.
-        Others: As for `MMoE`.
+        generator: Draws the initial weights.
 
     Raises:
         ValueError: If `heads` does not divide h, or there are no experts, no tasks or a width of 0.

@@ -43,17 +43,12 @@ class ExtractionLevel(nn.Module):
             Experts(num_inputs, task_experts, expert_widths, generator)
             for _ in range(num_tasks if task_experts else 0)
         )
-        read = shared_experts + task_experts
         # W_k in R^{(s + t) x d}, shared experts first
         self.gates = nn.ModuleList(
-            linear(num_inputs, read, generator, bias=False, trains=read > 1) for _ in range(num_tasks)
+            linear(num_inputs, shared_experts + task_experts, generator, bias=False) for _ in range(num_tasks)
         )
         all_experts = shared_experts + num_tasks * task_experts
-        self.shared_gate = (
-            linear(num_inputs, all_experts, generator, bias=False, trains=all_experts > 1)
-            if feeds_shared
-            else None
-        )
+        self.shared_gate = linear(num_inputs, all_experts, generator, bias=False) if feeds_shared else None
 
     def forward(self, tasks: Sequence[Tensor], shared: Tensor) -> tuple[list[Tensor], Tensor]:
         """What the next level, or the towers, read.
@@ -201,7 +196,13 @@ class CGC(PLE):
     Source: Tang et al., RecSys 2020, section 4.1, where PLE is made of it.
 
     Args:
-        All: As for `PLE`.
+        num_inputs: Width d of the input.
+        num_tasks: K.
+        shared_experts: Experts s that all tasks read, 0 or more.
+        task_experts: Experts t of each task's own, 0 or more.
+        expert_widths: Units of the layers of each expert.
+        tower_widths: Hidden units of each tower.
+        generator: Draws the initial weights.
 
     Raises:
         ValueError: If there are no experts, no tasks or a width of 0.

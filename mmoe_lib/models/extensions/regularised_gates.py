@@ -71,10 +71,15 @@ class RegularisedMMoE(MMoE):
     """MMoE, the same function of x, with a `penalty` that training adds to the loss of a run.
 
     Args:
+        num_inputs: Width d of the input.
+        num_tasks: K.
+        num_experts: n.
+        expert_widths: Units of the layers of each expert.
+        tower_widths: Hidden units of each tower h_k.
         entropy: Weight of `gate_entropy`: a positive one sharpens the gates, a negative one spreads them.
         balance: Weight of `use_imbalance`, 0 or more.
         orthogonality: Weight of `expert_similarity`, 0 or more.
-        Others: As for `MMoE`.
+        generator: Draws the initial weights.
 
     Raises:
         ValueError: If a weight is not finite, `balance` or `orthogonality` is negative, or there are no experts, no

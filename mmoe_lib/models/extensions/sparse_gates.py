@@ -21,12 +21,16 @@ class TopKMMoE(MMoE):
     that theirs adds to the logits.
 
     Args:
-        k: Experts that each gate keeps, 2 to n, or 1 of a single expert: a gate that keeps one of several has the weight
-            1 whatever its logit is, and would never learn.
-        Others: As for `MMoE`.
+        num_inputs: Width d of the input.
+        num_tasks: K.
+        num_experts: n.
+        expert_widths: Units of the layers of each expert.
+        tower_widths: Hidden units of each tower h_k.
+        k: Experts that each gate keeps, 1 to n.
+        generator: Draws the initial weights.
 
     Raises:
-        ValueError: If k is not in 2..n, or there are no experts, no tasks or a width of 0.
+        ValueError: If k is not in 1..n, or there are no experts, no tasks or a width of 0.
     """
 
     def __init__(
@@ -41,11 +45,8 @@ class TopKMMoE(MMoE):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(num_inputs, num_tasks, num_experts, expert_widths, tower_widths, generator=generator)
-        least = min(2, num_experts)
-        if not least <= k <= num_experts:
-            raise ValueError(
-                f"k is {k}, expected {least} to {num_experts}, the number of experts: one of several never learns"
-            )
+        if not 1 <= k <= num_experts:
+            raise ValueError(f"k is {k}, expected 1 to {num_experts}, the number of experts")
         self.k = k
 
     def gate_weights(self, x: Tensor) -> Tensor:
