@@ -244,7 +244,7 @@ def test_the_command_runs_lists_and_runs_again_without_change(
     assert not list(tmp_path.iterdir())
     assert main(command) == 0
     assert main([*command, "--status"]) == 0
-    told = capsys.readouterr().out.splitlines()[-6:]
+    told = capsys.readouterr().out.splitlines()[-8:]
     assert told == [
         "synthetic_tuning.csv: 27 of 27 runs, preset smoke",
         "synthetic.csv: 24 of 24 runs, preset smoke",
@@ -252,6 +252,8 @@ def test_the_command_runs_lists_and_runs_again_without_change(
         "synthetic_labels.csv: 90 of 90 runs, preset smoke",
         "synthetic_choices.csv: 48 of 48 runs, preset smoke",
         "synthetic_slide.csv: 33 of 33 runs, preset smoke",
+        "synthetic_controls.csv: 40 of 40 runs, preset smoke",
+        "synthetic_noise.csv: 96 of 96 runs, preset smoke",
     ]
     files = {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")}
     assert set(files) == {
@@ -261,6 +263,8 @@ def test_the_command_runs_lists_and_runs_again_without_change(
         "synthetic_labels.csv",
         "synthetic_choices.csv",
         "synthetic_slide.csv",
+        "synthetic_controls.csv",
+        "synthetic_noise.csv",
     }
     assert main(command) == 0
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")} == files

@@ -14,11 +14,11 @@ function makeEngine() {
 
   class Random {
     constructor(...words) {
-      const state = [0x9e3779b9, 0x243f6a88, 0xb7e15162, 1];
+      const state = [0x9E3779B9, 0x243F6A88, 0xB7E15162, 1];
       for (const word of words) {
         for (let k = 0; k < 3; k += 1) {
-          let mixed = Math.imul(state[k] ^ (word + k), 0x85ebca6b);
-          mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
+          let mixed = Math.imul(state[k] ^ (word + k), 0x85EBCA6B);
+          mixed = Math.imul(mixed ^ (mixed >>> 13), 0xC2B2AE35);
           state[k] = (mixed ^ (mixed >>> 16)) + state[(k + 1) % 3];
         }
       }
