@@ -82,7 +82,7 @@ def both_tasks(rows: pd.DataFrame) -> pd.Series[float]:
     return rows[["loss_1", "loss_2"]].mean(axis=1, skipna=False)
 
 
-def runs_of(rows: pd.DataFrame) -> dict[Setting, pd.Series[float]]:
+def runs_of(rows: pd.DataFrame) -> dict[tuple[str, float], pd.Series[float]]:
     """Losses over both tasks by model and correlation, each by seed; runs that diverged are left out."""
     trained = rows[rows["diverged_step"] == 0]
     losses = both_tasks(trained).set_axis(trained["seed"])
@@ -94,7 +94,7 @@ def runs_of(rows: pd.DataFrame) -> dict[Setting, pd.Series[float]]:
 
 
 def difference_of(
-    runs: Mapping[Setting, pd.Series[float]], difference: Difference
+    runs: Mapping[tuple[str, float], pd.Series[float]], difference: Difference
 ) -> tuple[float, float, float]:
     """A difference of means with its 95 % interval: paired by seed where both have the same, else Welch's.
 
