@@ -25,6 +25,7 @@ class Preset:
         nearest_runs: Runs a model and correlation in the universes nearest to the paper's figures.
         nearest_steps: Minibatches of each of them.
         control_runs: Runs of every control of the mixture, and of separate networks.
+        control_steps: Minibatches of each of them in the calibrated universe.
         noise_runs: Runs of each setting with noisier labels.
         noise_steps: Minibatches of each of them.
         varied_runs: Runs of each setting where one choice of the nearest universe is changed.
@@ -76,6 +77,7 @@ class Preset:
     nearest_runs: int
     nearest_steps: int
     control_runs: int
+    control_steps: int
     noise_runs: int
     noise_steps: int
     varied_runs: int
@@ -128,6 +130,7 @@ _COUNTS: dict[str, tuple[int | None, int | None, int | None]] = {
     "nearest_runs":             (2,     12,       200),
     "nearest_steps":            (200,   15_000,   117_000),
     "control_runs":             (2,     12,       200),
+    "control_steps":            (100,   15_000,   60_000),
     "noise_runs":               (2,     8,        40),
     "noise_steps":              (100,   5_000,    30_000),
     "varied_runs":              (2,     4,        40),

@@ -167,7 +167,7 @@ def calibrated_control_cells(preset: Preset) -> list[Cell[Choices]]:
             f"p = {p:g}",
             DEFAULT_RATE,
             seeds,
-            Choices(p, preset.synthetic_steps, preset.synthetic_batch_size),
+            Choices(p, preset.control_steps, preset.synthetic_batch_size),
         )
         for seeds in chunks(preset.control_runs, preset.synthetic_chunk)
         for p in CORRELATIONS
