@@ -1,9 +1,18 @@
-"""What tests share: where those of devices run (on the CPU always, on a GPU where there is one), and a tiny study."""
+"""What tests share: the devices (the CPU always, a GPU where there is one), a browser, and a tiny study."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from chromium import find_chromium, give_up
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 GPU = [
     pytest.mark.gpu,
@@ -25,6 +34,22 @@ def gpu(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A Chromium without a window."""
+    if find_spec("playwright") is None:
+        give_up("playwright is not installed: run `make environment`")
+    path = find_chromium()
+    if path is None:
+        give_up("there is no Chromium to open the pages in: run `sudo apt install chromium`")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The smoke preset of the synthetic study with the fewest runs and steps."""
@@ -43,6 +68,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         synthetic_slide_runs=1,
         synthetic_slide_steps=10,
         synthetic_batch_size=4,
+        control_runs=1,
+        control_steps=10,
+        noise_runs=1,
+        noise_steps=10,
     )
     monkeypatch.setitem(PRESETS, "smoke", tiny)
     monkeypatch.setattr(synthetic, "TEST_ROWS", 500)

@@ -5,19 +5,18 @@ The pages are built once, from the notebooks' stored outputs. `pages_in_browser.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from _scripts.layout import ROOT, Book, BookError
 from _scripts.pages import build_pages
+from chromium import give_up
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, ViewportSize
@@ -69,33 +68,6 @@ Visits = list[Visit]
 
 
 # The browser and the pages
-
-
-def find_chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return next((path for path in map(shutil.which, names) if path), None)
-
-
-def give_up(reason: str) -> NoReturn:
-    """Skip on a machine without a browser; a check of the repository must not pass without one."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}, and CI is set")
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if importlib.util.find_spec("playwright") is None:
-        give_up("playwright is not installed: run `make environment`")
-    path = find_chromium()
-    if path is None:
-        give_up("there is no Chromium to open the pages in: run `sudo apt install chromium`")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

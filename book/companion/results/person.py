@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from companion.checkout import DATA
+from companion.results.reading import read_document
 
 
 def read_census_person() -> dict[str, Any]:
@@ -14,10 +13,4 @@ def read_census_person() -> dict[str, Any]:
     Raises:
         FileNotFoundError: If the repository's data/ is not there, or holds no such file.
     """
-    path = DATA / "results" / "census_person.json"
-    if not path.exists():
-        raise FileNotFoundError(
-            "there is no data/results/census_person.json, expected it in the repository: clone the whole of it"
-        )
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document
+    return read_document("census_person")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from companion.checkout import DATA
+from companion.results.reading import read_document
 
 
 def read_pocket() -> dict[str, Any]:
@@ -14,13 +13,7 @@ def read_pocket() -> dict[str, Any]:
     Raises:
         FileNotFoundError: If the repository's data/ is not there, or holds no such file.
     """
-    path = DATA / "results" / "pocket.json"
-    if not path.exists():
-        raise FileNotFoundError(
-            "there is no data/results/pocket.json, expected it in the repository: clone the whole of it"
-        )
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document
+    return read_document("pocket")
 
 
 def pocket_learned(document: dict[str, Any], below: float) -> dict[str, int]:

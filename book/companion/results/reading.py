@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pandas as pd
 
 from companion.census_changes import with_changes
@@ -54,3 +57,18 @@ def read_results(name: str, preset: str | None = None) -> pd.DataFrame:
         raise ValueError(f"data/results/{name}.csv has no rows of preset {preset!r}: run its study first")
     chosen = chosen.reset_index(drop=True)
     return with_changes(chosen) if name in ("census_choices", "census_tucker") else chosen
+
+
+def read_document(name: str) -> dict[str, Any]:
+    """A JSON document of `data/results/`, such as "pocket".
+
+    Raises:
+        FileNotFoundError: If the repository's data/ is not there, or holds no such file.
+    """
+    path = DATA / "results" / f"{name}.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no data/results/{name}.json, expected it in the repository: clone the whole of it"
+        )
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document

@@ -20,6 +20,7 @@ from companion import pocket
 from companion.checkout import ROOT
 from companion.study.census_person import as_text
 from companion.study.origin import Origin
+from companion.study.plan import check_writable
 from mmoe_lib.files import write_whole
 from mmoe_lib.models import count_parameters
 from mmoe_lib.seeds import seeded_generator
@@ -101,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     path = options.results / "pocket.json"
     try:
+        check_writable(options.results)
         origin = Origin.now(parser.prog, "paper", torch.device("cpu"), "synthetic")
         document = {"origin": asdict(origin), **pocket_document()}
         write_whole(path, as_text(document).encode())

@@ -26,7 +26,7 @@ from companion.synthetic_labels import CONSTANTS
 from mmoe_lib.metrics import gate_use
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.tasks import synthetic as task
-from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, squared_error, train
+from mmoe_lib.training import DivergedError, Ensemble, History, TrainingSettings, fit, squared_error
 
 MODELS = ("Shared-Bottom", "OMoE", "MMoE")
 SMALL_MODEL = "Shared-Bottom-16"
@@ -271,19 +271,28 @@ def train_stack(
         progress: Show a progress bar.
     """
     choices, model, seeds = cells[0].choices, cells[0].model, _seeds(cells)
-    width = label(choices).num_inputs
-    ensemble = Ensemble(build(model, width, choices.initialiser), seeds, device=device)
-    pool = _pool(ensemble.device) if choices.inputs == "pool" else None
-    batches = _batches(cells, choices.batch_size, ensemble.device, label=label, purpose="training", pool=pool)
+
+    def batches(device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        pool = _pool(device) if choices.inputs == "pool" else None
+        return _batches(cells, choices.batch_size, device, label=label, purpose="training", pool=pool)
+
     settings = TrainingSettings(
         choices.steps,
         [cell.learning_rate for cell in cells for _ in cell.seeds],
         note_every=max(1, choices.steps // points),
-        compile=is_compiled(choices, ensemble.device),
+        compile=is_compiled(choices, device),
         on_divergence="record",
     )
-    name = f"{model}, {cells[0].setting}" + (" and more" if len(cells) > 1 else "")
-    return ensemble, train(ensemble, batches, squared_error, settings, progress=progress, label=name)
+    return fit(
+        build(model, label(choices).num_inputs, choices.initialiser),
+        seeds,
+        batches,
+        squared_error,
+        settings,
+        device=device,
+        progress=progress,
+        label=f"{model}, {cells[0].setting}" + (" and more" if len(cells) > 1 else ""),
+    )
 
 
 def build(model: str, num_inputs: int, initialiser: str) -> Callable[..., nn.Module]:

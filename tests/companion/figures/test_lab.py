@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from test_pages_in_browser import LOOKS, MEASURE, OWN_ADDRESSES, find_chromium, give_up, listen, try_figure
+from test_pages_in_browser import LOOKS, MEASURE, OWN_ADDRESSES, listen, try_figure
 from torch import Tensor, nn
 
 from companion import pocket, results
@@ -290,21 +290,6 @@ def test_a_probe_sees_the_label_that_a_run_has_learned(tmp_path: Path) -> None:
 
 
 # The page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find_spec("playwright") is None:
-        give_up("playwright is not installed: run `make environment`")
-    path = find_chromium()
-    if path is None:
-        give_up("there is no Chromium to open the lab in: run `sudo apt install chromium`")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -252,8 +252,8 @@ def test_the_command_runs_lists_and_runs_again_without_change(
         "synthetic_labels.csv: 90 of 90 runs, preset smoke",
         "synthetic_choices.csv: 48 of 48 runs, preset smoke",
         "synthetic_slide.csv: 33 of 33 runs, preset smoke",
-        "synthetic_controls.csv: 40 of 40 runs, preset smoke",
-        "synthetic_noise.csv: 96 of 96 runs, preset smoke",
+        "synthetic_controls.csv: 20 of 20 runs, preset smoke",
+        "synthetic_noise.csv: 48 of 48 runs, preset smoke",
     ]
     files = {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")}
     assert set(files) == {
