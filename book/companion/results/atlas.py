@@ -224,8 +224,11 @@ def predictors(effects: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
 def left_out_skill(features: NDArray[np.float64], values: NDArray[np.float64]) -> float:
     """R2 of least squares when every row is predicted from the others: 1 - PRESS / sum (y - mean of the others)^2.
 
-    The prediction error of row i is its residual over 1 - h_ii, h the diagonal of the hat matrix (Allen, 1974).
+    The prediction error of row i is its residual over 1 - h_ii, h the diagonal of the hat matrix (Allen, 1974). NaN where
+    there are hardly more rows than features.
     """
+    if len(values) < features.shape[1] + 3:
+        return float("nan")
     x = np.column_stack([np.ones(len(values)), features])
     hat = x @ np.linalg.pinv(x)
     left_out = (values - hat @ values) / (1 - np.diag(hat))

@@ -302,17 +302,17 @@ def builder(model: str, num_inputs: int, num_tasks: int) -> ModelBuilder:
 
 
 COLUMNS = (
-    *(f"test_{measure}_{task}" for task in (1, 2) for measure in MEASURES),
     "validation_auc_1",
     "validation_auc_2",
+    *(f"test_{measure}_{task}" for task in (1, 2) for measure in MEASURES),
     "gate_distance",
     "gradient_cosine",
     "gradient_norm_1",
     "gradient_norm_2",
     "best_pass",
-    "parameters",
     "diverged_step",
     "train_rows",
+    "parameters",
 )
 """What `run` gives beside the seed."""
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from companion.census_changes import AS_IN_THE_STUDY
 from companion.study.cells import Cell, chunks
-from companion.study.census import COLUMNS_WITHOUT_GATES, SCORES, CensusSource, score
+from companion.study.census import SCORES, CensusSource, score
 from companion.study.presets import Preset
 from companion.study.search_space import TOWER_UNITS
 from mmoe_lib.metrics import auc
@@ -92,7 +92,7 @@ class SpecificationChoices:
     row_order: str
 
 
-COLUMNS = (*COLUMNS_WITHOUT_GATES, "best_pass", "parameters")
+COLUMNS = (*SCORES, "diverged_step", "best_pass", "train_rows", "parameters")
 """What `run` gives beside the seed."""
 
 
