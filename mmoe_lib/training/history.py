@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from mmoe_lib.training.ensemble import Ensemble
 
 
 class DivergedError(ArithmeticError):
@@ -16,15 +20,27 @@ class DivergedError(ArithmeticError):
         run: The first run it happened to.
         seed: That run's seed.
         step: The step (from 1) at which it happened.
-        good_step: The step after which the state that is kept was taken.
+        good_step: The step after which the state that is kept was taken; None if none is kept, as when divergence is
+            recorded and no run is left.
+        ensemble: The runs, with the state that is kept.
     """
 
-    def __init__(self, what: str, run: int, seed: int, step: int, good_step: int) -> None:
+    def __init__(
+        self,
+        what: str,
+        run: int,
+        seed: int,
+        step: int,
+        good_step: int | None,
+        hint: str = "lower the learning rate or scale the data",
+        ensemble: Ensemble | None = None,
+    ) -> None:
+        kept = "no run is left" if good_step is None else f"the state after step {good_step} is kept"
         super().__init__(
             f"{what} of run {run} (seed {seed}) is NaN or infinite at step {step}, expected finite numbers: "
-            f"lower the learning rate or scale the data; the state after step {good_step} is kept"
+            f"{hint}; {kept}"
         )
-        self.run, self.seed, self.step, self.good_step = run, seed, step, good_step
+        self.run, self.seed, self.step, self.good_step, self.ensemble = run, seed, step, good_step, ensemble
 
 
 @dataclass

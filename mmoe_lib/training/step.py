@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmoe_lib.training.balancing import Balancer, Weigh, gramian, own_parameters
+from mmoe_lib.training.batches import Inputs, parts_of
 from mmoe_lib.training.ensemble import Ensemble
 from mmoe_lib.training.losses import Loss
 from mmoe_lib.training.optimisers import Optimiser
@@ -39,10 +40,11 @@ class Step:
         part.kept = {name: tuple(one[start:stop] for one in kept) for name, kept in self.kept.items()}
         return part
 
-    def __call__(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Move every run by one step; returns its losses before it, (R, K), and the sum of inputs and labels.
+    def __call__(self, x: Inputs, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Move every run by one step; returns its losses before it, (R, K), and the sum of the inputs.
 
-        The sum is not finite where an input or label is not: a cheap look at every number of the batch.
+        The sum is not finite where an input is not: a cheap look at every number of the batch. Labels are the loss's
+        matter, which may leave out those that are NaN.
         """
         return self.checked_update(x, y, *self.scales(step))
 
@@ -59,16 +61,18 @@ class Step:
         return rates * first, torch.full((), second, dtype=rates.dtype, device=rates.device)
 
     def checked_update(
-        self, x: Tensor, y: Tensor, rates: Tensor, correction: Tensor
+        self, x: Inputs, y: Tensor, rates: Tensor, correction: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The step itself, without Python numbers that change, and the sum of the batch: this is what is compiled."""
-        return self.update(x, y, rates, correction), x.sum() + y.sum()
+        losses = self.update(x, y, rates, correction)
+        return losses, torch.stack([part.sum().to(losses.dtype) for part in parts_of(x)]).sum()
 
-    def update(self, x: Tensor, y: Tensor, rates: Tensor, correction: Tensor) -> Tensor:
+    def update(self, x: Inputs, y: Tensor, rates: Tensor, correction: Tensor) -> Tensor:
         """The step itself; returns the losses before it, (R, K)."""
         gradients, losses = self.ensemble.gradients(self.loss, x, y)
         for name, parameter in self.ensemble.parameters.items():
             self.optimiser.update(parameter, gradients[name], self.kept[name], rates, correction)
+        self.ensemble.move_on()
         return losses.detach()
 
 
@@ -95,7 +99,7 @@ class BalancedStep(Step):
         self.balancer, self.own = balancer, own_parameters(ensemble.module(0))
         self.weigh: Weigh | None = None
 
-    def update(self, x: Tensor, y: Tensor, rates: Tensor, correction: Tensor) -> Tensor:
+    def update(self, x: Inputs, y: Tensor, rates: Tensor, correction: Tensor) -> Tensor:
         """The step itself; returns the losses before it, (R, K)."""
         gradients, losses = self.ensemble.task_gradients(self.loss, x, y)  # (R, K, ...), (R, K)
         if self.weigh is None:
@@ -107,4 +111,5 @@ class BalancedStep(Step):
                 rows = rows * weights.view(*weights.shape, *[1] * (rows.dim() - 2))
             # g = sum_k lambda_k g_k
             self.optimiser.update(parameter, rows.sum(dim=1), self.kept[name], rates, correction)
+        self.ensemble.move_on()
         return losses.detach()

@@ -162,7 +162,7 @@ def test_whatever_layout_a_batch_comes_in_the_capture_meets_none_that_is_new() -
     )
     expected = torch.stack([by_hand(x, y, step)[0] for step, (x, y) in enumerate(batches, start=1)])
     torch.testing.assert_close(losses, expected, rtol=1e-12, atol=0)
-    torch.testing.assert_close(sums, torch.stack([x.sum() + y.sum() for x, y in batches]))
+    torch.testing.assert_close(sums, torch.stack([x.sum() for x, _ in batches]))
     assert stand_in.captured == 1
     assert len(stand_in.seen) == 1  # its own dense buffers, from the first step on
 

@@ -117,7 +117,7 @@ def test_a_step_of_sgd_moves_every_run_down_its_own_gradient() -> None:
     gradients, losses = ensemble.gradients(squared_error, x, y)
     noted, total = Step(ensemble, squared_error, torch.tensor(RATES).double(), SGD())(x, y, 1)
     torch.testing.assert_close(noted, losses.detach())
-    torch.testing.assert_close(total, x.sum() + y.sum())
+    torch.testing.assert_close(total, x.sum())
     for name, value in ensemble.parameters.items():
         for run, rate in enumerate(RATES):
             torch.testing.assert_close(value[run], before[name][run] - rate * gradients[name][run])
