@@ -126,20 +126,22 @@ class Inspected:
             raise ValueError(
                 f"a minibatch holds {_told(x)} and {_told(y)}, expected tensors: inputs (B, d) and labels (B, K)"
             )
-        for what, value in (*(("inputs", part) for part in parts), ("labels", y)):
+        named = [*(("inputs", part) for part in parts), ("labels", y)]
+        for what, value in named:
             if value.dim() not in (2, 3) or (value.dim() == 3 and len(value) != runs):
                 raise ValueError(
                     f"{what} of a minibatch have shape {tuple(value.shape)}, expected (B, ...) or, for each run its "
                     f"own, ({runs}, B, ...): two or three dimensions"
                 )
-            if value.shape[-2] != y.shape[-2] or not value.shape[-2]:
-                raise ValueError(
-                    f"a minibatch has {value.shape[-2]} rows of {what} and {y.shape[-2]} of labels, expected as many, "
-                    "at least one"
-                )
             if value.device.type != device.type:
                 raise ValueError(
                     f"{what} of a minibatch lie on {value.device}, expected {device} like the ensemble: .to(device)"
+                )
+        for part in parts:
+            if part.shape[-2] != y.shape[-2] or not len(y):
+                raise ValueError(
+                    f"a minibatch has {part.shape[-2]} rows of inputs and {y.shape[-2]} of labels, expected as many, "
+                    "at least one"
                 )
         self.ensemble.check_ids(x)
         return x, y

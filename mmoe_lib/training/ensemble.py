@@ -77,7 +77,7 @@ class Ensemble:
             runs[0],
             {name: value[0].to("meta") for name, value in {**self.parameters, **self.buffers}.items()},
         )
-        self._idle: list[nn.Module] = []
+        self._idle: tuple[list[nn.Module], list[nn.Module]] = ([], [])  # to predict with, to train with
         # Made here because torch.compile gives up on the whole gradient where a module is made within it.
         self._objective = _Call(modules.for_training(self._template), _with_penalty)
         self._keyed = modules.dropout_names(self._objective.module)
@@ -181,7 +181,13 @@ class Ensemble:
         Returns:
             Gradients by parameter name, each (R, ...), and losses (R, K).
         """
-        objective = self._objective_of(loss, self._objective)
+        if torch.compiler.is_dynamo_compiling():
+            return self._gradients(self._objective, loss, x, y)
+        with self._borrowed(training=True) as module:
+            return self._gradients(_Call(module, _with_penalty), loss, x, y)
+
+    def _gradients(self, call: _Call, loss: Loss, x: Inputs, y: Tensor) -> tuple[State, Tensor]:
+        objective = self._objective_of(loss, call)
         lifted = vmap(grad(objective, has_aux=True), in_dims=(0, 0, 0, _own(x), _own(y)))
         return lifted(self.parameters, self.buffers, self.keys, x, y)
 
@@ -204,9 +210,7 @@ class Ensemble:
             parameters: State, buffers: State, key: Tensor, x: Inputs, y: Tensor
         ) -> tuple[State, Tensor]:
             def objectives(parameters: State) -> tuple[Tensor, Tensor]:
-                outputs, penalty = functional_call(
-                    self._objective, self._state(parameters, buffers, key), (x,)
-                )
+                outputs, penalty = functional_call(call, self._state(parameters, buffers, key), (x,))
                 losses = loss(outputs, y)  # (K,)
                 return losses + penalty / len(losses), losses
 
@@ -217,7 +221,9 @@ class Ensemble:
             return {name: torch.stack([row[name] for row in rows]) for name in parameters}, losses
 
         lifted = vmap(of_one_run, in_dims=(0, 0, 0, _own(x), _own(y)))
-        return lifted(self.parameters, self.buffers, self.keys, x, y)
+        with self._borrowed(training=True) as module:
+            call = _Call(module, _with_penalty)
+            return lifted(self.parameters, self.buffers, self.keys, x, y)
 
     def _objective_of(self, loss: Loss, call: _Call) -> Callable[..., tuple[Tensor, Tensor]]:
         def objective(
@@ -280,19 +286,19 @@ class Ensemble:
             )
 
     @contextmanager
-    def _borrowed(self, training: bool = False) -> Iterator[nn.Module]:
+    def _borrowed(self, *, training: bool = False) -> Iterator[nn.Module]:
         """A copy of the template for one call, since `functional_call` writes to the module that it calls."""
-        if training:
-            yield modules.for_training(self._template)
-            return
+        idle = self._idle[training]
         try:
-            module = self._idle.pop()  # a list, not a lock or a thread's own: it can be copied and pickled
+            module = idle.pop()  # lists, not a lock or a thread's own: they can be copied and pickled
         except IndexError:
-            module = copy.deepcopy(self._template).eval()
+            module = (
+                modules.for_training(self._template) if training else copy.deepcopy(self._template).eval()
+            )
         try:
             yield module
         finally:
-            self._idle.append(module)
+            idle.append(module)
 
 
 def _gate_weights(module: nn.Module, x: Inputs) -> Tensor:

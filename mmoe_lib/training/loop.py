@@ -219,7 +219,10 @@ class _Divergence:
         """
         bad = ~torch.isfinite(losses).all(dim=-1)  # (steps, R)
         weights_bad = torch.stack(
-            [~torch.isfinite(value).flatten(1).all(dim=1) for value in self.ensemble.parameters.values()]
+            [
+                ~torch.isfinite(value).reshape(len(value), -1).all(dim=1)
+                for value in self.ensemble.parameters.values()
+            ]
         ).any(dim=0)  # (R,)
         inputs_bad = ~torch.isfinite(sums)  # (steps,)
         labels_nan = torch.zeros_like(inputs_bad) if labels_nan is None else labels_nan.to(inputs_bad.device)

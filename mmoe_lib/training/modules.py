@@ -148,21 +148,19 @@ def refused_in_a_line(module: nn.Module) -> Iterator[None]:
 def _one_built(build: Callable[..., nn.Module], seed: int) -> nn.Module:
     generator = seeded_generator(seed, "initialisation")
     try:
-        parameters = inspect.signature(build).parameters.values()
+        signature = inspect.signature(build)
+        by_name = any(p.name == "generator" or p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+        if by_name or len(signature.parameters) != 1:
+            signature.bind(generator=generator)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"the builder is {build!r}, expected a function build(generator=...) that gives a module"
+            f"the builder {getattr(build, '__name__', repr(build))} cannot be called ({_first_line(error)}), expected "
+            "build(generator=...), a function that gives a module: functools.partial fixes its other arguments"
         ) from error
-    named = any(p.name == "generator" or p.kind is p.VAR_KEYWORD for p in parameters)
-    if not named and len(parameters) != 1:
-        raise ValueError(
-            f"the builder takes ({', '.join(p.name for p in parameters)}), expected build(generator=...): the "
-            "generator draws the initial weights"
-        )
     before = torch.random.get_rng_state()
     torch.default_generator.manual_seed(seed_word(seed, "layers of torch") >> 1)
     try:
-        module = build(generator=generator) if named else build(generator)
+        module = build(generator=generator) if by_name else build(generator)
     finally:
         torch.random.set_rng_state(before)
     if not isinstance(module, nn.Module):
@@ -222,7 +220,8 @@ def _check_alike(first: nn.Module, other: nn.Module) -> None:
         {name: (value.shape, value.dtype, value.requires_grad) for name, value in tensors_of(module).items()}
         for module in (first, other)
     ]
-    kinds = [{name: type(part) for name, part in parts.items()} for parts in (one, two)]
+    # By name, for a parametrised layer is of a class of its own.
+    kinds = [{name: type(part).__qualname__ for name, part in parts.items()} for parts in (one, two)]
     compared: dict[str, list[Any]] = {"layers": kinds, "parameters and buffers": shapes}
     for what, (mine, others) in compared.items():
         differing = [
