@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from mmoe_lib.training.batches import Drawn, Inputs, parts_of, rebuilt
+from mmoe_lib.models.embeddings import Inputs
+from mmoe_lib.training.batches import Drawn, parts_of, rebuilt
 from mmoe_lib.training.step import BalancedStep, Step
 
 Batches = Iterator[tuple[Any, Tensor]]

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmoe_lib.training.batches import Drawn, Inputs, parts_of
+from mmoe_lib.models.embeddings import Inputs
+from mmoe_lib.training.batches import Drawn, parts_of
 from mmoe_lib.training.ensemble import Ensemble, name_of
 from mmoe_lib.training.losses import Loss, binary_cross_entropy
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp, vmap
 
+from mmoe_lib.models.embeddings import Inputs
 from mmoe_lib.training import modules
-from mmoe_lib.training.batches import Inputs, check_finite, parts_of, rebuilt
+from mmoe_lib.training.batches import check_finite, parts_of, rebuilt
 from mmoe_lib.training.devices import checked_device, within_memory
 from mmoe_lib.training.losses import Loss
 

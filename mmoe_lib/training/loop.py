@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mmoe_lib.models.embeddings import Inputs
 from mmoe_lib.progress import progress_bar
 from mmoe_lib.training.advance import advance_of
 from mmoe_lib.training.balancing import Balancer
-from mmoe_lib.training.batches import Inputs
 from mmoe_lib.training.devices import within_memory
 from mmoe_lib.training.door import Inspected, inspected
 from mmoe_lib.training.ensemble import Ensemble, name_of

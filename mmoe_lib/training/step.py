@@ -7,8 +7,9 @@ import copy
 import torch
 from torch import Tensor
 
+from mmoe_lib.models.embeddings import Inputs
 from mmoe_lib.training.balancing import Balancer, Weigh, gramian, own_parameters
-from mmoe_lib.training.batches import Inputs, parts_of
+from mmoe_lib.training.batches import parts_of
 from mmoe_lib.training.ensemble import Ensemble
 from mmoe_lib.training.losses import Loss
 from mmoe_lib.training.optimisers import Optimiser
