@@ -156,7 +156,7 @@ def inspected(
     Raises:
         ValueError: If there is nothing to train, or the loss is no function.
     """
-    if not ensemble.parameters:
+    if not ensemble.trained:
         raise ValueError(
             f"all of {ensemble.model_name} is frozen, expected parameters to train: requires_grad_(True)"
         )

@@ -39,8 +39,9 @@ class Ensemble:
         dtype: Of the parameters: float32, float64 or bfloat16.
 
     Attributes:
-        parameters: Stacked parameters by name, each (R, ...): what training moves.
-        buffers: Stacked likewise, what it does not move: buffers and frozen parameters.
+        parameters: Stacked parameters by name, each (R, ...), frozen ones among them.
+        buffers: Stacked likewise.
+        trained: The names of the parameters that training moves: those that require a gradient.
         seeds: The seed of each run.
 
     Raises:
@@ -71,8 +72,9 @@ class Ensemble:
             for name, value in tensors[0].items():
                 stacked = torch.stack([of_run[name].detach() for of_run in tensors])
                 kind = dtype if value.is_floating_point() else value.dtype
-                moves = isinstance(value, nn.Parameter) and value.requires_grad
-                (self.parameters if moves else self.buffers)[name] = stacked.to(self.device, kind)
+                state = self.parameters if isinstance(value, nn.Parameter) else self.buffers
+                state[name] = stacked.to(self.device, kind)
+        self.trained = tuple(name for name, value in runs[0].named_parameters() if value.requires_grad)
         # Without numbers, so that only those of a run can ever answer; nothing writes to it.
         self._template = modules.with_tensors(
             runs[0],
@@ -190,7 +192,7 @@ class Ensemble:
     def _gradients(self, call: _Call, loss: Loss, x: Inputs, y: Tensor) -> tuple[State, Tensor]:
         objective = self._objective_of(loss, call)
         lifted = vmap(grad(objective, has_aux=True), in_dims=(0, 0, 0, _own(x), _own(y)))
-        return lifted(self.parameters, self.buffers, self.keys, x, y)
+        return lifted(*self._moved_and_kept(), self.keys, x, y)
 
     def task_gradients(self, loss: Loss, x: Inputs, y: Tensor) -> tuple[State, Tensor]:
         """The gradient of each task's loss by itself, for a balanced step.
@@ -224,7 +226,7 @@ class Ensemble:
         lifted = vmap(of_one_run, in_dims=(0, 0, 0, _own(x), _own(y)))
         with self._borrowed(training=True) as module:
             call = _Call(module, _with_penalty)
-            return lifted(self.parameters, self.buffers, self.keys, x, y)
+            return lifted(*self._moved_and_kept(), self.keys, x, y)
 
     def _objective_of(self, loss: Loss, call: _Call) -> Callable[..., tuple[Tensor, Tensor]]:
         def objective(
@@ -235,6 +237,11 @@ class Ensemble:
             return losses.sum() + penalty, losses
 
         return objective
+
+    def _moved_and_kept(self) -> tuple[State, State]:
+        """What a gradient is taken by, and all else."""
+        moved = {name: self.parameters[name] for name in self.trained}
+        return moved, {**self.buffers, **{n: v for n, v in self.parameters.items() if n not in moved}}
 
     def _state(self, parameters: State, buffers: State, key: Tensor) -> State:
         return _prefixed(parameters, buffers, modules.dropout_keys(self._keyed, key) if self._keyed else {})

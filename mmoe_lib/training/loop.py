@@ -18,7 +18,7 @@ from mmoe_lib.training.door import Inspected, inspected
 from mmoe_lib.training.ensemble import Ensemble, name_of
 from mmoe_lib.training.history import DivergedError, History
 from mmoe_lib.training.losses import Loss
-from mmoe_lib.training.optimisers import Adam, Optimiser
+from mmoe_lib.training.optimisers import Adam, Optimiser, Schedule
 from mmoe_lib.training.step import BalancedStep, Step
 
 Evaluate = Callable[[Ensemble], dict[str, Tensor]]
@@ -33,6 +33,7 @@ class TrainingSettings:
         steps: Minibatches at most.
         learning_rate: The step size, one for all runs or one a run.
         optimiser: `Adam` with its other settings, or `SGD`.
+        schedule: What the learning rates are multiplied with at each step, such as `cosine(steps)`; None leaves them.
         note_every: Steps between two entries of the loss history; NaN is also looked for then.
         evaluate_every: Steps between two evaluations; 0 never evaluates.
         monitor: The metric by which a run keeps its best state, or None to keep the last.
@@ -54,6 +55,7 @@ class TrainingSettings:
     steps: int
     learning_rate: float | Sequence[float] = 1e-3
     optimiser: Optimiser = field(default_factory=Adam)
+    schedule: Schedule | None = None
     note_every: int = 100
     evaluate_every: int = 0
     monitor: str | None = None
@@ -138,9 +140,9 @@ def train(
         )
     learning_rates = _one_rate_a_run(settings.learning_rate, ensemble)
     step_of = (
-        BalancedStep(ensemble, loss, learning_rates, settings.optimiser, settings.balancer)
+        BalancedStep(ensemble, loss, learning_rates, settings.optimiser, settings.balancer, settings.schedule)
         if settings.balancer
-        else Step(ensemble, loss, learning_rates, settings.optimiser)
+        else Step(ensemble, loss, learning_rates, settings.optimiser, settings.schedule)
     )
     minibatches = inspected(batches, ensemble, loss, settings.steps)
     advance = advance_of(step_of, minibatches, compile=settings.compile, tune=settings.tune)

@@ -153,10 +153,10 @@ def _put(layer: Callable[[], nn.Module]) -> Callable[..., nn.Module]:
 @pytest.mark.parametrize("optimiser", ["Adam", "SGD"])
 def test_frozen_weights_stay_and_the_others_train_as_alone(optimiser: str) -> None:
     ensemble = Ensemble(_of(lambda net: net.body.requires_grad_(False)), range(2), dtype=torch.float64)
-    assert set(ensemble.parameters) == {"head.weight", "head.bias"}
+    assert ensemble.trained == ("head.weight", "head.bias")
     alone = ensemble.module(1)
     assert [p.requires_grad for p in alone.parameters()] == [False, False, True, True]
-    frozen = ensemble.buffers["body.weight"].clone()
+    frozen = ensemble.parameters["body.weight"].clone()
     own = torch.optim.SGD if optimiser == "SGD" else torch.optim.Adam
     by_hand = own([p for p in alone.parameters() if p.requires_grad], lr=0.01)
     for x, y in islice(epochs(X.double(), Y.double(), 8), 6):
@@ -165,7 +165,7 @@ def test_frozen_weights_stay_and_the_others_train_as_alone(optimiser: str) -> No
         by_hand.step()
     more = {"optimiser": SGD()} if optimiser == "SGD" else {}
     _train(ensemble, 6, epochs(X.double(), Y.double(), 8), learning_rate=0.01, **more)
-    assert torch.equal(ensemble.buffers["body.weight"], frozen)
+    assert torch.equal(ensemble.parameters["body.weight"], frozen)
     torch.testing.assert_close(ensemble.predict(X.double())[1], alone(X.double()).detach())
 
 
