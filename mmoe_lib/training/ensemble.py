@@ -300,9 +300,7 @@ class Ensemble:
         try:
             module = idle.pop()  # lists, not a lock or a thread's own: they can be copied and pickled
         except IndexError:
-            module = (
-                modules.for_training(self._template) if training else copy.deepcopy(self._template).eval()
-            )
+            module = (modules.for_training if training else modules.for_prediction)(self._template)
         try:
             yield module
         finally:

@@ -245,6 +245,7 @@ def test_layers_that_draw_from_torchs_own_generator_are_seeded_by_the_run() -> N
         assert not torch.equal(value[0], value[1])
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_a_normalisation_by_weights_works() -> None:
     ensemble = Ensemble(_of(lambda net: parametrizations.weight_norm(net.body)), range(2))
     before = ensemble.predict(X)
@@ -310,6 +311,7 @@ class Locked(Net):
         (lambda: "MMoE", ("MMoE",)),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Complex modules are a new feature")
 def test_builders_that_give_no_stack_are_refused(build: Callable[[], Any], words: tuple[str, ...]) -> None:
     _refused(lambda: Ensemble(build(), range(2)), *words)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from mmoe_lib.models import MMoE, Ranker, SingleTask
@@ -190,3 +190,27 @@ def test_inputs_of_another_kind_are_refused(x: Any, told: str) -> None:
     with pytest.raises((ValueError, TypeError), match=told) as caught:
         Ensemble(BUILD, (1, 2)).predict(x)
     assert "\n" not in str(caught.value)
+
+
+class OwnTable(nn.Module):
+    """A table of one's own, whose ids are columns of numbers."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.table = nn.Embedding(V, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.table(x[:, 0].long())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_ids_of_a_table_of_ones_own_are_looked_at_too(shared: bool) -> None:
+    ensemble = Ensemble(OwnTable, (1, 2))
+    x = FLAT.clone()
+    x[3, 0] = V
+    x = x if shared else torch.stack([x, FLAT])
+    for action in (lambda: ensemble.predict(x), lambda: _train(ensemble, [(x, Y)])):
+        with pytest.raises(ValueError, match=r"ids of Embedding go from 0 to 6, expected 0 to 5"):
+            action()
+    torch.testing.assert_close(ensemble.module(1)(FLAT), ensemble.predict(FLAT)[1])
+    assert not ensemble.module(1).get_submodule("table")._forward_pre_hooks
