@@ -44,6 +44,7 @@ class TrainingSettings:
         tune: With `compile`, on a GPU: measure which kernels are the fastest, which takes a minute more and is worth
             it for trainings of ten.
         balancer: Decides how much each task's gradient counts; None takes their plain sum.
+        resumable: Keep the optimiser's state in the history, so that a later training can go on `after` this one.
         on_divergence: What happens when a run's loss is no longer finite. "raise" stops all runs; "record" notes
             the step in the history and lets the others go on, as if they had been trained without it.
 
@@ -64,6 +65,7 @@ class TrainingSettings:
     compile: bool = False
     tune: bool = False
     balancer: Balancer | None = None
+    resumable: bool = False
     on_divergence: str = "raise"
 
     def __post_init__(self) -> None:
@@ -105,6 +107,7 @@ def train(
     settings: TrainingSettings,
     evaluate: Evaluate | None = None,
     *,
+    after: History | None = None,
     progress: bool = True,
     label: str = "training",
 ) -> History:
@@ -121,6 +124,8 @@ def train(
         loss: Outputs and labels (B, K) to one loss a task (K,).
         settings: How long, how fast, when to stop.
         evaluate: Computes the metrics; needed when `settings.evaluate_every` is not 0.
+        after: The history of a resumable training of these runs: the optimiser and the schedule go on where it ended,
+            and if no metric was monitored the two trainings are as one. Steps are counted anew.
         progress: Show a progress bar.
         label: What the bar says.
 
@@ -131,7 +136,8 @@ def train(
         DivergedError: If a loss or an input becomes NaN or infinite; says which run and step, and the
             ensemble keeps its last good state. With `on_divergence="record"` only if every run has diverged.
         ValueError: If there is nothing to evaluate with, no such metric or a monitored one that is NaN, not one
-            learning rate a run, or inputs, labels, outputs and loss do not fit together; or if the batches end.
+            learning rate a run, or inputs, labels, outputs and loss do not fit together; or if the batches end, or
+            `after` is the history of other runs.
         DeviceMemoryError: If the runs do not fit into a GPU's memory.
     """
     if settings.evaluate_every and evaluate is None:
@@ -144,6 +150,7 @@ def train(
         if settings.balancer
         else Step(ensemble, loss, learning_rates, settings.optimiser, settings.schedule)
     )
+    taken = 0 if after is None else _resumed(step_of, after)
     minibatches = inspected(batches, ensemble, loss, settings.steps)
     advance = advance_of(step_of, minibatches, compile=settings.compile, tune=settings.tune)
     history = History(ensemble.seeds)
@@ -154,9 +161,8 @@ def train(
         while step < settings.steps:
             before, step = step, _next_look(step, settings)
             with within_memory(len(ensemble)):
-                losses, sums = advance(
-                    before + 1, step - before
-                )  # (steps since the look before, R, K), (steps,)
+                # (steps since the look before, R, K), (steps,)
+                losses, sums = advance(taken + before + 1, step - before)
             labels_nan = minibatches.look() if isinstance(minibatches, Inspected) else None
             divergence.look(sums, losses, step, labels_nan)
             history.loss_steps.append(step)
@@ -172,7 +178,30 @@ def train(
                     break
     history.best_step, history.stopped_step = stopping.finish(step)
     history.diverged_step = divergence.steps.cpu()
+    history.optimiser_steps = taken + step
+    history.optimiser_state = step_of.kept if settings.resumable else None
     return history
+
+
+def _resumed(step: Step, after: History) -> int:
+    """Put back what an optimiser kept; returns how many steps it had taken."""
+    kept = after.optimiser_state
+    if kept is None:
+        raise ValueError(
+            "the history keeps no optimiser's state, expected one of a training with resumable=True"
+        )
+    shapes = [
+        {name: [value.shape for value in values] for name, values in state.items()}
+        for state in (step.kept, kept)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "the history is of other parameters or another optimiser, expected that of an earlier training of these runs"
+        )
+    for name, values in step.kept.items():
+        for value, old in zip(values, kept[name], strict=True):
+            value.copy_(old)
+    return after.optimiser_steps
 
 
 def _next_look(step: int, settings: TrainingSettings) -> int:

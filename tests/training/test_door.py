@@ -23,10 +23,12 @@ from mmoe_lib.models import MMoE
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import (
     SGD,
+    Adam,
     DivergedError,
     Ensemble,
     TrainingSettings,
     binary_cross_entropy,
+    cosine,
     epochs,
     fit,
     squared_error,
@@ -673,3 +675,20 @@ def test_seeds_of_a_stack_stay_apart() -> None:
     generator = seeded_generator(7, "initialisation")
     expected = BUILD(generator=generator)(X)
     torch.testing.assert_close(Ensemble(BUILD, (3, 7)).predict(X)[1], expected.detach())
+
+
+@pytest.mark.parametrize("optimiser", [Adam(weight_decay=0.1), SGD()])
+def test_two_trainings_one_after_the_other_are_one(optimiser: Any) -> None:
+    settings = {"optimiser": optimiser, "schedule": cosine(9, warm_up=2), "resumable": True}
+    whole, halves = Ensemble(BUILD, range(2)), Ensemble(BUILD, range(2))
+    _train(whole, 9, **settings)
+    batches = epochs(X, Y, 8)
+    first = _train(halves, 4, batches, **settings)
+    train(halves, batches, squared_error, TrainingSettings(5, **settings), after=first, progress=False)
+    assert torch.equal(halves.predict(X), whole.predict(X))
+    _refused(lambda: _after(halves, _train(Ensemble(BUILD, range(2)))), "resumable")
+    _refused(lambda: _after(Ensemble(BUILD, range(3)), _train(whole, resumable=True)), "these runs")
+
+
+def _after(ensemble: Ensemble, history: Any) -> None:
+    train(ensemble, epochs(X, Y, 8), squared_error, TrainingSettings(2), after=history, progress=False)
