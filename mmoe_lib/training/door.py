@@ -60,7 +60,10 @@ class Inspected:
         """
         if self.label_range is not None and bool(self._outside(y).any()):
             raise ValueError(self._told_outside(f"such as {float(y[self._outside(y)][0]):g}"))
-        losses = self.ensemble.losses(self.loss, x, y)
+        try:
+            losses = self.ensemble.losses(self.loss, x, y)
+        except TypeError:  # of a number type: the model says so in its own words at the step itself
+            return
         finite = all(bool(torch.isfinite(part).all()) for part in parts_of(x))
         if finite and bool(y.isnan().any()) and bool(losses.isnan().any()):
             raise ValueError(

@@ -186,7 +186,7 @@ class Ensemble:
         """
         if torch.compiler.is_dynamo_compiling():
             return self._gradients(self._objective, loss, x, y)
-        with self._borrowed(training=True) as module:
+        with modules.refused_in_a_line(self._template), self._borrowed(training=True) as module:
             return self._gradients(_Call(module, _with_penalty), loss, x, y)
 
     def _gradients(self, call: _Call, loss: Loss, x: Inputs, y: Tensor) -> tuple[State, Tensor]:
@@ -224,7 +224,7 @@ class Ensemble:
             return {name: torch.stack([row[name] for row in rows]) for name in parameters}, losses
 
         lifted = vmap(of_one_run, in_dims=(0, 0, 0, _own(x), _own(y)))
-        with self._borrowed(training=True) as module:
+        with modules.refused_in_a_line(self._template), self._borrowed(training=True) as module:
             call = _Call(module, _with_penalty)
             return lifted(*self._moved_and_kept(), self.keys, x, y)
 

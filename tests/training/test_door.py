@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from mmoe_lib.export import export_model
@@ -355,6 +356,22 @@ class Reading(Net):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) * float(x.max())
+
+
+class Saving(Net):
+    """Forgets what it needs for the gradient and computes it again, which grad cannot follow."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+def test_a_gradient_that_cannot_be_lifted_is_refused_by_name() -> None:
+    ensemble = Ensemble(Saving, range(2))
+    assert ensemble.predict(X).shape == (2, 40, K)
+    _refused(lambda: _train(ensemble), "Saving")
 
 
 @pytest.mark.parametrize("build", [Branching, Drawing, Reading])

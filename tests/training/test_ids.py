@@ -16,6 +16,7 @@ from mmoe_lib.models import MMoE, Ranker, SingleTask
 from mmoe_lib.models.extensions import GateDropoutMMoE
 from mmoe_lib.training import Ensemble, TrainingSettings, epochs, squared_error, train
 from mmoe_lib.training.batches import own_epochs, with_noise
+from mmoe_lib.training.door import inspected
 
 S, F, V = 2, 3, 6
 TOP = partial(MMoE, num_experts=2, expert_widths=(4,))
@@ -154,9 +155,11 @@ def test_ids_that_have_no_row_are_refused_for_shared_and_own_inputs(
             with pytest.raises(ValueError, match=told):
                 ensemble.module(0)(x)
     assert torch.equal(ensemble.predict(PAIR), before)
-    later = [(good, y), ((ids, numbers), y)]  # not only in the first minibatch
+    # Not only in the first minibatch, and before a compiled step, which looks at nothing.
+    later = inspected([(good, y), ((ids, numbers), y)], ensemble, squared_error, 2)
+    next(later)
     with pytest.raises(ValueError, match=told):
-        _train(ensemble, later, 2)
+        next(later)
 
 
 def test_ids_that_have_no_row_read_the_unknown_one_where_it_is_named() -> None:
