@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from mmoe_lib.training.batches import Drawn
+from mmoe_lib.models.embeddings import Inputs
+from mmoe_lib.training.batches import Drawn, parts_of, rebuilt
 from mmoe_lib.training.step import BalancedStep, Step
 
-Batches = Iterator[tuple[Tensor, Tensor]]
+Batches = Iterator[tuple[Any, Tensor]]
 
 Advance = Callable[[int, int], tuple[Tensor, Tensor]]
 """The number of the first step and how many are taken, to their losses (steps, R, K) and their batches' sums (steps,)."""
@@ -95,7 +96,7 @@ class _Plain:
         taken = [self.take(*next(self.batches), number) for number in range(first, first + count)]
         return torch.stack([losses for losses, _ in taken]), torch.stack([total for _, total in taken])
 
-    def take(self, x: Tensor, y: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    def take(self, x: Inputs, y: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """One step."""
         return self.step(x, y, number)
 
@@ -110,7 +111,7 @@ class _Compiled(_Plain):
         )
         self.has_run = False
 
-    def take(self, x: Tensor, y: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    def take(self, x: Inputs, y: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """One step."""
         given = (x, y, *self.step.scales(number))
         if self.has_run:
@@ -138,29 +139,28 @@ class _Lane:
         device = step.ensemble.device
         self.time = torch.zeros((), dtype=torch.float64, device=device)
         self.number = torch.zeros((), dtype=torch.int64, device=device)
-        self.buffers: tuple[Tensor, Tensor] | None = None
+        self.buffers: tuple[Inputs, Tensor] | None = None
 
     def one_step(self) -> tuple[Tensor, Tensor]:
         """One step on what the buffers hold or the counters say: this is compiled and captured."""
-        rates, correction = self.step.scales(self.time)
+        scales = self.step.scales(self.time)
         self.time.add_(1)
         if self.drawn is None:
             assert self.buffers is not None
-            return self.step.checked_update(*self.buffers, rates, correction)
+            return self.step.checked_update(*self.buffers, *scales)
         x, y = self.drawn.draw(self.number)
         self.number.add_(1)
-        losses = self.step.update(x, y, rates, correction)
+        losses = self.step.update(x, y, *scales)
         return losses, torch.zeros_like(self.time)  # what is drawn here is finite
 
-    def filled(self, x: Tensor, y: Tensor) -> bool:
+    def filled(self, x: Inputs, y: Tensor) -> bool:
         """Whether the batch now lies in the buffers; the first one makes them."""
+        given = (*parts_of(x), y)
         if self.buffers is None:
             device = self.step.ensemble.device
-            self.buffers = (
-                torch.empty(x.shape, dtype=x.dtype, device=device),
-                torch.empty(y.shape, dtype=y.dtype, device=device),
-            )
-        pairs = list(zip(self.buffers, (x, y), strict=True))
+            made = [torch.empty(value.shape, dtype=value.dtype, device=device) for value in given]
+            self.buffers = (rebuilt(x, made[:-1]), made[-1])
+        pairs = list(zip((*parts_of(self.buffers[0]), self.buffers[1]), given, strict=True))
         if any(buffer.shape != value.shape or buffer.dtype != value.dtype for buffer, value in pairs):
             return False
         for buffer, value in pairs:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from mmoe_lib.models.embeddings import Inputs
 from mmoe_lib.seeds import seeded_generator
+
+Given = TypeVar("Given", Tensor, tuple[Tensor, Tensor])
+"""Inputs of either kind."""
 
 Take = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Row numbers (B,) to inputs (B, d) and labels (B, K)."""
@@ -41,6 +45,16 @@ class Drawn(Protocol):
         ...
 
 
+def parts_of(x: Inputs) -> tuple[Tensor, ...]:
+    """The tensors that inputs consist of."""
+    return (x,) if isinstance(x, Tensor) else tuple(x)
+
+
+def rebuilt(like: Inputs, parts: Sequence[Tensor]) -> Any:
+    """Inputs of the kind of others from their parts."""
+    return parts[0] if isinstance(like, Tensor) else (parts[0], parts[1])
+
+
 def check_finite(name: str, values: Tensor) -> None:
     """Raise ValueError naming the first entry of a (N, ...) tensor that is NaN or infinite."""
     finite = torch.isfinite(values)
@@ -51,15 +65,15 @@ def check_finite(name: str, values: Tensor) -> None:
         )
 
 
-def epochs(x: Tensor, y: Tensor, batch_size: int, *, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+def epochs(x: Given, y: Tensor, batch_size: int, *, seed: int = 0) -> Iterator[tuple[Given, Tensor]]:
     """Minibatches without end; every epoch visits the rows in a new random order.
 
     Rows that do not fill a last batch are left out of that epoch, so that all batches are of one size.
     All runs of an ensemble see the same batches: then one matrix product serves every run.
 
     Args:
-        x: Inputs (N, d).
-        y: Labels (N, K).
+        x: Inputs (N, d), or a pair of them.
+        y: Labels (N, K); NaN where a label is missing, for a loss that leaves it out.
         batch_size: Rows B of a minibatch, at most N.
         seed: Decides the order of the rows.
 
@@ -67,20 +81,32 @@ def epochs(x: Tensor, y: Tensor, batch_size: int, *, seed: int = 0) -> Iterator[
         Inputs (B, d) and labels (B, K).
 
     Raises:
-        ValueError: If x or y holds NaN or infinity, lengths differ, or B is not in 1..N.
+        ValueError: If x holds NaN or infinity or y infinity, lengths differ, or B is not in 1..N.
     """
-    if len(x) != len(y):
-        raise ValueError(f"{len(x)} rows of inputs and {len(y)} of labels, expected as many: pair them up")
-    if not 1 <= batch_size <= len(x):
-        raise ValueError(f"batch_size is {batch_size}, expected 1 to {len(x)}, the number of rows")
-    check_finite("inputs", x)
-    check_finite("labels", y)
-    return joined_epochs(lambda rows: (x[rows], y[rows]), len(x), batch_size, seed=seed, device=x.device)
+    for part in parts_of(x):
+        if len(part) != len(y):
+            raise ValueError(
+                f"{len(part)} rows of inputs and {len(y)} of labels, expected as many: pair them up"
+            )
+        check_finite("inputs", part)
+    check_finite("labels", y.nan_to_num(0.0, torch.inf, -torch.inf))
+    if not 1 <= batch_size <= len(y):
+        raise ValueError(f"batch_size is {batch_size}, expected 1 to {len(y)}, the number of rows")
+
+    def take(rows: Tensor) -> tuple[Given, Tensor]:
+        return rebuilt(x, [part[rows] for part in parts_of(x)]), y[rows]
+
+    return joined_epochs(take, len(y), batch_size, seed=seed, device=y.device)
 
 
 def joined_epochs(
-    take: Take, num_rows: int, batch_size: int, *, seed: int = 0, device: torch.device | str = "cpu"
-) -> Iterator[tuple[Tensor, Tensor]]:
+    take: Callable[[Tensor], tuple[Given, Tensor]],
+    num_rows: int,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[Given, Tensor]]:
     """Minibatches without end, as `epochs`, of rows that are put together only when they are needed.
 
     Args:
@@ -102,8 +128,12 @@ def joined_epochs(
 
 
 def _joined_epochs(
-    take: Take, num_rows: int, batch_size: int, generator: torch.Generator, device: torch.device | str
-) -> Iterator[tuple[Tensor, Tensor]]:
+    take: Callable[[Tensor], tuple[Given, Tensor]],
+    num_rows: int,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device | str,
+) -> Iterator[tuple[Given, Tensor]]:
     while True:
         order = torch.randperm(num_rows, generator=generator).to(device)
         for start in range(0, num_rows - batch_size + 1, batch_size):
@@ -111,13 +141,13 @@ def _joined_epochs(
 
 
 def own_epochs(
-    take: Take,
+    take: Callable[[Tensor], tuple[Given, Tensor]],
     rows: Tensor,
     batch_size: int,
     *,
     seeds: Sequence[int],
     device: torch.device | str = "cpu",
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Given, Tensor]]:
     """Minibatches without end in which every run sees rows of its own, in an order of its own.
 
     Args:
@@ -142,8 +172,8 @@ def own_epochs(
 
 
 def _own_epochs(
-    take: Take, rows: Tensor, batch_size: int, seeds: tuple[int, ...]
-) -> Iterator[tuple[Tensor, Tensor]]:
+    take: Callable[[Tensor], tuple[Given, Tensor]], rows: Tensor, batch_size: int, seeds: tuple[int, ...]
+) -> Iterator[tuple[Given, Tensor]]:
     generators = [seeded_generator(seed, "order of the rows") for seed in seeds]
     runs, num_rows = rows.shape
     while True:
@@ -151,23 +181,31 @@ def _own_epochs(
         ordered = rows.gather(1, order.to(rows.device))  # (R, N)
         for start in range(0, num_rows - batch_size + 1, batch_size):
             x, y = take(ordered[:, start : start + batch_size].flatten())
-            yield x.unflatten(0, (runs, batch_size)), y.unflatten(0, (runs, batch_size))
+            own = [part.unflatten(0, (runs, batch_size)) for part in parts_of(x)]
+            yield rebuilt(x, own), y.unflatten(0, (runs, batch_size))
 
 
 def with_noise(
-    batches: Iterator[tuple[Tensor, Tensor]], columns: int, *, seed: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
+    batches: Iterator[tuple[Given, Tensor]], columns: int, *, seed: int = 0
+) -> Iterator[tuple[Given, Tensor]]:
     """The same minibatches with further input columns of uniform draws from [0, 1), for `GateDropoutMMoE`.
 
     Runs that share a minibatch share its draws too.
 
     Args:
-        batches: Inputs (B, d) and labels.
+        batches: Inputs (B, d), or pairs whose numbers get the columns, and labels.
         columns: How many are added.
         seed: Of the draws.
     """
     generator: torch.Generator | None = None
     for x, y in batches:
-        generator = generator or seeded_generator(seed, "gate dropout", x.device)
-        noise = torch.rand(*x.shape[:-1], columns, generator=generator, device=x.device, dtype=x.dtype)
-        yield torch.cat([x, noise], dim=-1), y
+        generator = generator or seeded_generator(seed, "gate dropout", y.device)
+        yield _with_draws(x, columns, generator), y
+
+
+def _with_draws(x: Given, columns: int, generator: torch.Generator) -> Given:
+    *ids, numbers = parts_of(x)
+    noise = torch.rand(
+        *numbers.shape[:-1], columns, generator=generator, device=numbers.device, dtype=numbers.dtype
+    )
+    return rebuilt(x, [*ids, torch.cat([numbers, noise], dim=-1)])

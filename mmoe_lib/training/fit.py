@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from mmoe_lib.training.history import History
 from mmoe_lib.training.loop import Evaluate, TrainingSettings, train
 from mmoe_lib.training.losses import Loss
 
-BatchesOn = Callable[[torch.device], Iterator[tuple[Tensor, Tensor]]]
+BatchesOn = Callable[[torch.device], Iterable[tuple[Any, Tensor]]]
 """The device to minibatches there, without end."""
 
 
@@ -42,7 +43,7 @@ def fit(
         label: What the bar says.
 
     Raises:
-        DivergedError: As `train`.
+        DivergedError: As `train`; its `ensemble` holds the state that is kept.
         ValueError: What `Ensemble` and `train` refuse.
     """
     ensemble = Ensemble(build, seeds, device=device)
