@@ -23,7 +23,7 @@ PACKAGES = {"mmoe_lib": ROOT / "mmoe_lib", "companion": ROOT / "book" / "compani
 # no line above may name one below.
 LAYERS = (
     # helpers that know nothing of the rest
-    ("mmoe_lib.seeds", "mmoe_lib.progress", "mmoe_lib.files", "mmoe_lib.metrics"),
+    ("mmoe_lib.seeds", "mmoe_lib.progress", "mmoe_lib.files", "mmoe_lib.metrics", "mmoe_lib.compare"),
     ("mmoe_lib.counters",),
     ("mmoe_lib.tasks",),
     ("mmoe_lib.tasks.census", "mmoe_lib.tasks.kuairand"),

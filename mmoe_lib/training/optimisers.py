@@ -59,6 +59,7 @@ class Adam:
         beta1: Decay of the running mean of gradients.
         beta2: Decay of the running mean of squared gradients.
         epsilon: Added to the denominator.
+        weight_decay: Times each weight, added to its gradient, as torch.optim.Adam does; 0 for none.
     """
 
     buffers: ClassVar[int] = 2
@@ -66,6 +67,7 @@ class Adam:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    weight_decay: float = 0.0
 
     def corrections(self, step: int | Tensor) -> tuple[float | Tensor, float | Tensor]:
         """The factors 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t) of step t = 1, 2, ..."""
@@ -87,6 +89,9 @@ class Adam:
         """
         mean, square = kept
         rates = rates.view(-1, *[1] * (parameter.dim() - 1))
+        # g <- g + decay theta
+        if self.weight_decay:
+            gradient = gradient.add(parameter, alpha=self.weight_decay)
         # m <- beta1 m + (1 - beta1) g;   v <- beta2 v + (1 - beta2) g^2
         mean.lerp_(gradient, 1 - self.beta1)
         square.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)

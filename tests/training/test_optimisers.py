@@ -26,6 +26,7 @@ OPTIMISERS: dict[str, tuple[Optimiser, Callable[..., torch.optim.Optimizer]]] = 
         Adam(beta1=0.5, beta2=0.9, epsilon=1e-3),
         partial(torch.optim.Adam, betas=(0.5, 0.9), eps=1e-3),
     ),
+    "Adam with weight decay": (Adam(weight_decay=0.1), partial(torch.optim.Adam, weight_decay=0.1)),
 }
 
 

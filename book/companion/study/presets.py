@@ -41,6 +41,8 @@ class Preset:
         census_seeds: Runs a method on Census-Income.
         census_chunk: Runs trained as one computation in a process of the study; on a GPU all are.
         census_choice_runs: Runs a setting where choices and traps are measured.
+        specifications: Draws of all that is open on Census-Income, on both groups of tasks.
+        specification_runs: Runs of a model under each.
         census_train_rows: Random rows of the training file; None for all 199,523.
         census_test_rows: Random rows of the test file, before it is halved; None for all 99,762.
         census_epochs: Passes over the training rows in the chapter.
@@ -93,6 +95,8 @@ class Preset:
     census_seeds: int
     census_chunk: int
     census_choice_runs: int
+    specifications: int
+    specification_runs: int
     census_train_rows: int | None
     census_test_rows: int | None
     census_epochs: int
@@ -146,6 +150,8 @@ _COUNTS: dict[str, tuple[int | None, int | None, int | None]] = {
     "census_seeds":             (4,     8,        400),
     "census_chunk":             (4,     8,        10),
     "census_choice_runs":       (2,     4,        8),
+    "specifications":           (2,     8,        48),
+    "specification_runs":       (2,     4,        10),
     "census_train_rows":        (20_000, None,    None),
     "census_test_rows":         (10_000, None,    None),
     "census_epochs":            (10,    4,        6),

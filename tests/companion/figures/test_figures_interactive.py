@@ -101,6 +101,7 @@ def make(slide: pd.DataFrame, runs: pd.DataFrame, person: dict[str, Any]) -> dic
         interactive.census_runs(runs),
         interactive.universes(survey_rows(SURVEY), universe_rows(SURVEY), histogram, "fig-universe"),
         interactive.lab("fig-lab"),
+        interactive.own_runs({"one": [0.1, 0.2], "other": [0.3, 0.5]}, 0.1, "fig-own"),
     )
     return {figure.name: figure for figure in made}
 
@@ -226,7 +227,7 @@ def test_text_in_data_cannot_end_the_script() -> None:
 def test_scripts_and_style_are_part_of_the_package(figures: dict[str, Interactive]) -> None:
     used = "\n".join(figure.html for figure in figures.values())
     files = [file for file in ROOM.iterdir() if file.suffix in (".js", ".css")]
-    assert len(files) == 10
+    assert len(files) == 13
     for file in files:
         assert file.read_text(encoding="utf-8").strip() in used, file.name
         assert "</" not in file.read_text(encoding="utf-8").replace("</label>", ""), file.name

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from companion import census_changes
-from companion.study import Cell, census, references, tuning
+from companion.study import Cell, census, references, specifications, tuning
 from companion.study.__main__ import main
 from companion.study.cells import NoChoices
 from companion.study.census import CensusSource, Choices, Chosen
@@ -241,7 +241,12 @@ def small_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "smoke", tiny)
     source = CensusSource(train_rows=1_500, test_rows=800, simulated=True)
     monkeypatch.setattr(plan, "source_of", lambda preset: source)
-    for module, name in ((census, "choice_cells"), (census, "tucker_cells"), (references, "reference_cells")):
+    for module, name in (
+        (census, "choice_cells"),
+        (census, "tucker_cells"),
+        (references, "reference_cells"),
+        (specifications, "cells"),
+    ):
         whole = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *given, whole=whole: whole(*given)[:2])
 
@@ -257,7 +262,7 @@ def test_the_command_tunes_then_fills_every_file_and_does_nothing_the_second_tim
     assert main(folder) == 0
     files = {path.stem: path.read_text() for path in tmp_path.glob("*.csv")}
     assert set(files) == {
-        "census_tuning", "census_choices", "census_tucker", "census_references", "census",
+        "census_tuning", "census_choices", "census_tucker", "census_references", "census_specifications", "census",
     }  # fmt: skip
     rows = pd.read_csv(tmp_path / "census.csv")
     assert len(rows) == 2 * len(METHODS) * len(GROUPS)

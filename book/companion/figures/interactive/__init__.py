@@ -2,6 +2,7 @@
 
 from companion.figures.interactive.fragment import Interactive
 from companion.figures.interactive.lab import lab, lab_data, lab_picture
+from companion.figures.interactive.own_runs import own_runs, own_runs_picture
 from companion.figures.interactive.person import (
     census_person,
     census_person_picture,
@@ -21,6 +22,8 @@ __all__ = [
     "lab",
     "lab_data",
     "lab_picture",
+    "own_runs",
+    "own_runs_picture",
     "person_inputs",
     "person_model",
     "person_reach",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from companion.study import census, references, tuning
+from companion.study import census, references, specifications, tuning
 from companion.study.plan import Part, Study
 from companion.study.presets import Preset
 
@@ -53,6 +53,13 @@ def _parts(preset: Preset, folder: Path) -> list[Part]:
             columns=references.COLUMNS,
             data=source.sums,
             after=search,
+        ),
+        Part(
+            "census_specifications.csv",
+            lambda _: specifications.cells(preset),
+            partial(specifications.run, source=source),
+            columns=specifications.COLUMNS,
+            data=source.sums,
         ),
         Part(
             "census.csv",
