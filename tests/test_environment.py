@@ -37,6 +37,7 @@ LAYERS = (
         "companion.programs",
         "companion.census_changes",
         "companion.census_labels",
+        "companion.census_targets",
         "companion.controls",
         "companion.extensions",
         "companion.pocket",

@@ -122,6 +122,14 @@ def test_sets_up_colab_in_its_first_code_cell(path: Path) -> None:
 
 
 @each_notebook
+def test_asks_colab_for_a_gpu_where_it_would_use_one(path: Path) -> None:
+    notebook = read_notebook(path)
+    uses = any("faster_device(" in cell.source for cell in code_cells(notebook))
+    assert (notebook.metadata.get("accelerator") == "GPU") == uses
+    assert ("gpuType" in notebook.metadata.get("colab", {})) == uses
+
+
+@each_notebook
 def test_is_stored_as_make_outputs_writes_it(path: Path) -> None:
     notebook = read_notebook(path)
     stored = copy.deepcopy(notebook)

@@ -10,6 +10,7 @@ from nbformat import NotebookNode
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 KEPT_CELL_METADATA = ("tags", "mystnb")
+COLAB_GPU = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}
 KEPT_NOTEBOOK_METADATA = ("mystnb",)
 KEPT_OUTPUT_METADATA = ("scrapbook",)  # what `glue` needs
 
@@ -54,8 +55,15 @@ def normalise(notebook: NotebookNode) -> None:
     """
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     kept = {key: notebook.metadata[key] for key in KEPT_NOTEBOOK_METADATA if key in notebook.metadata}
+    # Colab gives a GPU to a notebook that asks for one: to those that use it where it is faster.
+    uses_gpu = any(cell.cell_type == "code" and "faster_device(" in cell.source for cell in notebook.cells)
     notebook.metadata = nbformat.from_dict(
-        {**kept, "kernelspec": KERNEL, "language_info": {"name": "python"}}
+        {
+            **kept,
+            **(COLAB_GPU if uses_gpu else {}),
+            "kernelspec": KERNEL,
+            "language_info": {"name": "python"},
+        }
     )
     count = 0
     for position, cell in enumerate(notebook.cells, start=1):

@@ -3,6 +3,9 @@
 The seven of the paper, and what they are made of; newer ones stand in `mmoe_lib.models.extensions`.
 """
 
+from importlib import import_module
+from typing import Any
+
 from mmoe_lib.models.baselines import SharedBottom, SingleTask
 from mmoe_lib.models.costs import count_multiply_adds, count_parameters
 from mmoe_lib.models.cross_stitch import CrossStitch, CrossStitchUnit
@@ -30,3 +33,11 @@ __all__ = [
     "count_parameters",
     "paper_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The extensions are found here too, where they stood in earlier versions; imported when they are asked for."""
+    extensions = import_module("mmoe_lib.models.extensions")
+    if name in extensions.__all__:
+        return getattr(extensions, name)
+    raise AttributeError(f"module 'mmoe_lib.models' has no attribute {name!r}")

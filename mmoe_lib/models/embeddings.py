@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from mmoe_lib.models.layers import check_widths
 
+Inputs = Tensor | tuple[Tensor, Tensor]
+"""Inputs (B, d), or a pair of them side by side: ids (B, S), whole numbers, and numbers (B, F)."""
+
 INITIAL_SPREAD = 0.05
 """Standard deviation of the initial vectors, ours: the paper names none. An id that is never trained keeps its own."""
 

@@ -16,7 +16,7 @@ class OMoE(nn.Module):
     Args:
         num_inputs: Width d of the input.
         num_tasks: K.
-        num_experts: n.
+        num_experts: n; with one there is nothing to choose, and a gate stays as it was drawn.
         expert_widths: Units of the layers of each expert.
         tower_widths: Hidden units of each tower h_k.
         generator: Draws the initial weights.
@@ -64,7 +64,7 @@ class MMoE(nn.Module):
     Args:
         num_inputs: Width d of the input.
         num_tasks: K.
-        num_experts: n.
+        num_experts: n; with one there is nothing to choose, and a gate stays as it was drawn.
         expert_widths: Units of the layers of each expert.
         tower_widths: Hidden units of each tower h_k.
         generator: Draws the initial weights.

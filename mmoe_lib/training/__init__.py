@@ -7,7 +7,7 @@ from mmoe_lib.training.fit import fit
 from mmoe_lib.training.history import DivergedError, History
 from mmoe_lib.training.loop import TrainingSettings, train
 from mmoe_lib.training.losses import binary_cross_entropy, squared_error
-from mmoe_lib.training.optimisers import SGD, Adam
+from mmoe_lib.training.optimisers import SGD, Adam, cosine
 
 __all__ = [
     "SGD",
@@ -17,6 +17,7 @@ __all__ = [
     "History",
     "TrainingSettings",
     "binary_cross_entropy",
+    "cosine",
     "epochs",
     "faster_device",
     "fit",

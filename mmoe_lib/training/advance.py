@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from mmoe_lib.training.batches import Drawn, Inputs, parts_of, rebuilt
+from mmoe_lib.models.embeddings import Inputs
+from mmoe_lib.training.batches import Drawn, parts_of, rebuilt
 from mmoe_lib.training.step import BalancedStep, Step
 
 Batches = Iterator[tuple[Any, Tensor]]
@@ -142,14 +143,14 @@ class _Lane:
 
     def one_step(self) -> tuple[Tensor, Tensor]:
         """One step on what the buffers hold or the counters say: this is compiled and captured."""
-        rates, correction = self.step.scales(self.time)
+        scales = self.step.scales(self.time)
         self.time.add_(1)
         if self.drawn is None:
             assert self.buffers is not None
-            return self.step.checked_update(*self.buffers, rates, correction)
+            return self.step.checked_update(*self.buffers, *scales)
         x, y = self.drawn.draw(self.number)
         self.number.add_(1)
-        losses = self.step.update(x, y, rates, correction)
+        losses = self.step.update(x, y, *scales)
         return losses, torch.zeros_like(self.time)  # what is drawn here is finite
 
     def filled(self, x: Inputs, y: Tensor) -> bool:

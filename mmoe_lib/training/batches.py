@@ -8,10 +8,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from mmoe_lib.models.embeddings import Inputs
 from mmoe_lib.seeds import seeded_generator
-
-Inputs = Tensor | tuple[Tensor, Tensor]
-"""Inputs (B, d), or a pair of them side by side: ids (B, S), whole numbers, and numbers (B, F)."""
 
 Given = TypeVar("Given", Tensor, tuple[Tensor, Tensor])
 """Inputs of either kind."""

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmoe_lib.training.batches import Drawn, Inputs, parts_of
+from mmoe_lib.models.embeddings import Inputs
+from mmoe_lib.training.batches import Drawn, parts_of
 from mmoe_lib.training.ensemble import Ensemble, name_of
 from mmoe_lib.training.losses import Loss, binary_cross_entropy
 
@@ -59,7 +60,10 @@ class Inspected:
         """
         if self.label_range is not None and bool(self._outside(y).any()):
             raise ValueError(self._told_outside(f"such as {float(y[self._outside(y)][0]):g}"))
-        losses = self.ensemble.losses(self.loss, x, y)
+        try:
+            losses = self.ensemble.losses(self.loss, x, y)
+        except TypeError:  # of a number type: the model says so in its own words at the step itself
+            return
         finite = all(bool(torch.isfinite(part).all()) for part in parts_of(x))
         if finite and bool(y.isnan().any()) and bool(losses.isnan().any()):
             raise ValueError(
@@ -155,7 +159,7 @@ def inspected(
     Raises:
         ValueError: If there is nothing to train, or the loss is no function.
     """
-    if not ensemble.parameters:
+    if not ensemble.trained:
         raise ValueError(
             f"all of {ensemble.model_name} is frozen, expected parameters to train: requires_grad_(True)"
         )

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp, vmap
 
+from mmoe_lib.models.embeddings import Inputs
 from mmoe_lib.training import modules
-from mmoe_lib.training.batches import Inputs, check_finite, parts_of, rebuilt
+from mmoe_lib.training.batches import check_finite, parts_of, rebuilt
 from mmoe_lib.training.devices import checked_device, within_memory
 from mmoe_lib.training.losses import Loss
 
@@ -38,8 +39,9 @@ class Ensemble:
         dtype: Of the parameters: float32, float64 or bfloat16.
 
     Attributes:
-        parameters: Stacked parameters by name, each (R, ...): what training moves.
-        buffers: Stacked likewise, what it does not move: buffers and frozen parameters.
+        parameters: Stacked parameters by name, each (R, ...), frozen ones among them.
+        buffers: Stacked likewise.
+        trained: The names of the parameters that training moves: those that require a gradient.
         seeds: The seed of each run.
 
     Raises:
@@ -70,8 +72,9 @@ class Ensemble:
             for name, value in tensors[0].items():
                 stacked = torch.stack([of_run[name].detach() for of_run in tensors])
                 kind = dtype if value.is_floating_point() else value.dtype
-                moves = isinstance(value, nn.Parameter) and value.requires_grad
-                (self.parameters if moves else self.buffers)[name] = stacked.to(self.device, kind)
+                state = self.parameters if isinstance(value, nn.Parameter) else self.buffers
+                state[name] = stacked.to(self.device, kind)
+        self.trained = tuple(name for name, value in runs[0].named_parameters() if value.requires_grad)
         # Without numbers, so that only those of a run can ever answer; nothing writes to it.
         self._template = modules.with_tensors(
             runs[0],
@@ -183,13 +186,13 @@ class Ensemble:
         """
         if torch.compiler.is_dynamo_compiling():
             return self._gradients(self._objective, loss, x, y)
-        with self._borrowed(training=True) as module:
+        with modules.refused_in_a_line(self._template), self._borrowed(training=True) as module:
             return self._gradients(_Call(module, _with_penalty), loss, x, y)
 
     def _gradients(self, call: _Call, loss: Loss, x: Inputs, y: Tensor) -> tuple[State, Tensor]:
         objective = self._objective_of(loss, call)
         lifted = vmap(grad(objective, has_aux=True), in_dims=(0, 0, 0, _own(x), _own(y)))
-        return lifted(self.parameters, self.buffers, self.keys, x, y)
+        return lifted(*self._moved_and_kept(), self.keys, x, y)
 
     def task_gradients(self, loss: Loss, x: Inputs, y: Tensor) -> tuple[State, Tensor]:
         """The gradient of each task's loss by itself, for a balanced step.
@@ -221,9 +224,9 @@ class Ensemble:
             return {name: torch.stack([row[name] for row in rows]) for name in parameters}, losses
 
         lifted = vmap(of_one_run, in_dims=(0, 0, 0, _own(x), _own(y)))
-        with self._borrowed(training=True) as module:
+        with modules.refused_in_a_line(self._template), self._borrowed(training=True) as module:
             call = _Call(module, _with_penalty)
-            return lifted(self.parameters, self.buffers, self.keys, x, y)
+            return lifted(*self._moved_and_kept(), self.keys, x, y)
 
     def _objective_of(self, loss: Loss, call: _Call) -> Callable[..., tuple[Tensor, Tensor]]:
         def objective(
@@ -234,6 +237,11 @@ class Ensemble:
             return losses.sum() + penalty, losses
 
         return objective
+
+    def _moved_and_kept(self) -> tuple[State, State]:
+        """What a gradient is taken by, and all else."""
+        moved = {name: self.parameters[name] for name in self.trained}
+        return moved, {**self.buffers, **{n: v for n, v in self.parameters.items() if n not in moved}}
 
     def _state(self, parameters: State, buffers: State, key: Tensor) -> State:
         return _prefixed(parameters, buffers, modules.dropout_keys(self._keyed, key) if self._keyed else {})
@@ -292,9 +300,7 @@ class Ensemble:
         try:
             module = idle.pop()  # lists, not a lock or a thread's own: they can be copied and pickled
         except IndexError:
-            module = (
-                modules.for_training(self._template) if training else copy.deepcopy(self._template).eval()
-            )
+            module = (modules.for_training if training else modules.for_prediction)(self._template)
         try:
             yield module
         finally:

@@ -56,6 +56,8 @@ class History:
         best_step: The step whose weights each run keeps, (R,); 0 where nothing was monitored.
         stopped_step: The step at which each run stopped improving for good, (R,); the last step if never.
         diverged_step: The first step at which each run's loss was not finite, (R,); 0 if never.
+        optimiser_state: With `TrainingSettings.resumable`, what the optimiser keeps of each parameter; else None.
+        optimiser_steps: How many steps it has taken, in earlier trainings too.
     """
 
     seeds: tuple[int, ...]
@@ -66,6 +68,8 @@ class History:
     best_step: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     stopped_step: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     diverged_step: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    optimiser_state: dict[str, tuple[Tensor, ...]] | None = field(default=None, repr=False)
+    optimiser_steps: int = 0
 
     def loss_frame(self) -> pd.DataFrame:
         """One row a step, run and task: columns step, seed, task, loss."""

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mmoe_lib.models.embeddings import Inputs
 from mmoe_lib.progress import progress_bar
 from mmoe_lib.training.advance import advance_of
 from mmoe_lib.training.balancing import Balancer
-from mmoe_lib.training.batches import Inputs
 from mmoe_lib.training.devices import within_memory
 from mmoe_lib.training.door import Inspected, inspected
 from mmoe_lib.training.ensemble import Ensemble, name_of
 from mmoe_lib.training.history import DivergedError, History
 from mmoe_lib.training.losses import Loss
-from mmoe_lib.training.optimisers import Adam, Optimiser
+from mmoe_lib.training.optimisers import Adam, Optimiser, Schedule
 from mmoe_lib.training.step import BalancedStep, Step
 
 Evaluate = Callable[[Ensemble], dict[str, Tensor]]
@@ -33,6 +33,7 @@ class TrainingSettings:
         steps: Minibatches at most.
         learning_rate: The step size, one for all runs or one a run.
         optimiser: `Adam` with its other settings, or `SGD`.
+        schedule: What the learning rates are multiplied with at each step, such as `cosine(steps)`; None leaves them.
         note_every: Steps between two entries of the loss history; NaN is also looked for then.
         evaluate_every: Steps between two evaluations; 0 never evaluates.
         monitor: The metric by which a run keeps its best state, or None to keep the last.
@@ -43,6 +44,7 @@ class TrainingSettings:
         tune: With `compile`, on a GPU: measure which kernels are the fastest, which takes a minute more and is worth
             it for trainings of ten.
         balancer: Decides how much each task's gradient counts; None takes their plain sum.
+        resumable: Keep the optimiser's state in the history, so that a later training can go on `after` this one.
         on_divergence: What happens when a run's loss is no longer finite. "raise" stops all runs; "record" notes
             the step in the history and lets the others go on, as if they had been trained without it.
 
@@ -54,6 +56,7 @@ class TrainingSettings:
     steps: int
     learning_rate: float | Sequence[float] = 1e-3
     optimiser: Optimiser = field(default_factory=Adam)
+    schedule: Schedule | None = None
     note_every: int = 100
     evaluate_every: int = 0
     monitor: str | None = None
@@ -62,6 +65,7 @@ class TrainingSettings:
     compile: bool = False
     tune: bool = False
     balancer: Balancer | None = None
+    resumable: bool = False
     on_divergence: str = "raise"
 
     def __post_init__(self) -> None:
@@ -103,6 +107,7 @@ def train(
     settings: TrainingSettings,
     evaluate: Evaluate | None = None,
     *,
+    after: History | None = None,
     progress: bool = True,
     label: str = "training",
 ) -> History:
@@ -119,6 +124,8 @@ def train(
         loss: Outputs and labels (B, K) to one loss a task (K,).
         settings: How long, how fast, when to stop.
         evaluate: Computes the metrics; needed when `settings.evaluate_every` is not 0.
+        after: The history of a resumable training of these runs: the optimiser and the schedule go on where it ended,
+            and if no metric was monitored the two trainings are as one. Steps are counted anew.
         progress: Show a progress bar.
         label: What the bar says.
 
@@ -129,7 +136,8 @@ def train(
         DivergedError: If a loss or an input becomes NaN or infinite; says which run and step, and the
             ensemble keeps its last good state. With `on_divergence="record"` only if every run has diverged.
         ValueError: If there is nothing to evaluate with, no such metric or a monitored one that is NaN, not one
-            learning rate a run, or inputs, labels, outputs and loss do not fit together; or if the batches end.
+            learning rate a run, or inputs, labels, outputs and loss do not fit together; or if the batches end, or
+            `after` is the history of other runs.
         DeviceMemoryError: If the runs do not fit into a GPU's memory.
     """
     if settings.evaluate_every and evaluate is None:
@@ -138,10 +146,11 @@ def train(
         )
     learning_rates = _one_rate_a_run(settings.learning_rate, ensemble)
     step_of = (
-        BalancedStep(ensemble, loss, learning_rates, settings.optimiser, settings.balancer)
+        BalancedStep(ensemble, loss, learning_rates, settings.optimiser, settings.balancer, settings.schedule)
         if settings.balancer
-        else Step(ensemble, loss, learning_rates, settings.optimiser)
+        else Step(ensemble, loss, learning_rates, settings.optimiser, settings.schedule)
     )
+    taken = 0 if after is None else _resumed(step_of, after)
     minibatches = inspected(batches, ensemble, loss, settings.steps)
     advance = advance_of(step_of, minibatches, compile=settings.compile, tune=settings.tune)
     history = History(ensemble.seeds)
@@ -152,9 +161,8 @@ def train(
         while step < settings.steps:
             before, step = step, _next_look(step, settings)
             with within_memory(len(ensemble)):
-                losses, sums = advance(
-                    before + 1, step - before
-                )  # (steps since the look before, R, K), (steps,)
+                # (steps since the look before, R, K), (steps,)
+                losses, sums = advance(taken + before + 1, step - before)
             labels_nan = minibatches.look() if isinstance(minibatches, Inspected) else None
             divergence.look(sums, losses, step, labels_nan)
             history.loss_steps.append(step)
@@ -170,7 +178,30 @@ def train(
                     break
     history.best_step, history.stopped_step = stopping.finish(step)
     history.diverged_step = divergence.steps.cpu()
+    history.optimiser_steps = taken + step
+    history.optimiser_state = step_of.kept if settings.resumable else None
     return history
+
+
+def _resumed(step: Step, after: History) -> int:
+    """Put back what an optimiser kept; returns how many steps it had taken."""
+    kept = after.optimiser_state
+    if kept is None:
+        raise ValueError(
+            "the history keeps no optimiser's state, expected one of a training with resumable=True"
+        )
+    shapes = [
+        {name: [value.shape for value in values] for name, values in state.items()}
+        for state in (step.kept, kept)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "the history is of other parameters or another optimiser, expected that of an earlier training of these runs"
+        )
+    for name, values in step.kept.items():
+        for value, old in zip(values, kept[name], strict=True):
+            value.copy_(old)
+    return after.optimiser_steps
 
 
 def _next_look(step: int, settings: TrainingSettings) -> int:

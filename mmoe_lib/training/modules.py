@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmoe_lib.models.embeddings import Embeddings
 from mmoe_lib.seeds import seed_word, seeded_generator
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -64,9 +65,14 @@ def with_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     return copy.deepcopy(module, instead)
 
 
+def for_prediction(module: nn.Module) -> nn.Module:
+    """A copy in evaluation mode."""
+    return _watched(copy.deepcopy(module).eval())
+
+
 def for_training(module: nn.Module) -> nn.Module:
     """A copy in the mode it was built in, whose dropout draws what its buffer `key` says: see `dropout_keys`."""
-    module = copy.deepcopy(module)
+    module = _watched(copy.deepcopy(module))
     parts = dict(module.named_modules(remove_duplicate=False))
     for name, part in parts.items():
         if isinstance(part, nn.Dropout) and name:
@@ -94,6 +100,29 @@ def next_keys_(keys: Tensor) -> None:
 def dropout_keys(names: Sequence[str], key: Tensor) -> dict[str, Tensor]:
     """A key for each dropout layer of one run at one step, from the run's own."""
     return {name: _mixed(_mixed(key) ^ number) for number, name in enumerate(names, start=1)}
+
+
+def _watched(module: nn.Module) -> nn.Module:
+    for part in module.modules():
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag | Embeddings):
+            part.register_forward_pre_hook(_check_ids)
+    return module
+
+
+def _check_ids(part: nn.Module, given: tuple[Tensor, ...]) -> None:
+    """Raise ValueError for an id without a row: in a stack, one beyond a run's table is a row of the next run's."""
+    if torch.compiler.is_dynamo_compiling():
+        return
+    ids, rows = given[0], next(part.parameters()).shape[-2]
+    while torch._C._functorch.is_functorch_wrapped_tensor(ids):
+        ids = torch._C._functorch.get_unwrapped(ids)
+    # A graph that is captured may not wait for a number.
+    if ids.numel() and not (ids.is_cuda and torch.cuda.is_current_stream_capturing()):
+        low, high = (int(bound) for bound in torch.aminmax(ids))
+        if low < 0 or high >= rows:
+            raise ValueError(
+                f"ids of {type(part).__name__} go from {low} to {high}, expected 0 to {rows - 1}, the rows of its table"
+            )
 
 
 class _SeededDropout(nn.Module):
@@ -136,7 +165,8 @@ def refused_in_a_line(module: nn.Module) -> Iterator[None]:
         yield
     except RuntimeError as error:
         told = str(error)
-        if "vmap" not in told and "atching rule" not in told:
+        # torch has no class of error for it
+        if not any(word in told for word in ("vmap", "atching rule", "torch.func", "functorch", "storage")):
             raise
         raise ValueError(
             f"{_name(module)} cannot be run for all runs at once, expected a forward pass without branches on "

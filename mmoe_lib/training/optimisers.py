@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
+
+Schedule = Callable[[Tensor], Tensor]
+"""The number t = 1, 2, ... of a step, 0-dim float64, to what all learning rates are multiplied with at it."""
+
+
+def cosine(steps: int, *, warm_up: int = 0, last: float = 0.0) -> Schedule:
+    """A schedule that rises evenly to 1 over the first steps and then falls to its last value along half a cosine.
+
+    Source: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, one period of it.
+
+    Args:
+        steps: T, all of them; later ones keep the last value.
+        warm_up: W, how many of them rise: step t has t / W.
+        last: What step T has, 0 to 1.
+
+    Raises:
+        ValueError: If the warm-up leaves no step, or `last` is out of range.
+    """
+    if not 0 <= warm_up < steps:
+        raise ValueError(f"warm_up is {warm_up} of {steps} steps, expected 0 or more, and fewer than all")
+    if not 0 <= last <= 1:
+        raise ValueError(f"last is {last}, expected 0 to 1: a share of the learning rate")
+
+    def at(step: Tensor) -> Tensor:
+        done = ((step - warm_up) / (steps - warm_up)).clamp(0, 1)
+        falling = last + (1 - last) * (1 + torch.cos(math.pi * done)) / 2
+        return torch.where(step < warm_up, step / max(1, warm_up), falling)
+
+    return at
 
 
 class Optimiser(Protocol):
@@ -15,9 +45,15 @@ class Optimiser(Protocol):
 
     Attributes:
         buffers: How many tensors of the parameter's shape it keeps for each.
+        weight_decay: By how much of its rate a step shrinks the weights before it moves them.
     """
 
     buffers: ClassVar[int]
+
+    @property
+    def weight_decay(self) -> float:
+        """See above."""
+        ...
 
     def corrections(self, step: int | Tensor) -> tuple[float | Tensor, float | Tensor]:
         """Factors of step t = 1, 2, ...: of the learning rate, and what `update` gets as its correction.
@@ -33,11 +69,30 @@ class Optimiser(Protocol):
         ...
 
 
+def _check_decay(weight_decay: float) -> None:
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise ValueError(
+            f"weight_decay is {weight_decay}, expected 0 or more: a negative one lets weights grow"
+        )
+
+
 @dataclass(frozen=True)
 class SGD:
-    """Plain stochastic gradient descent, as section 6.4 states it: theta <- theta - rate g."""
+    """Plain stochastic gradient descent, as section 6.4 states it: theta <- theta - rate g.
+
+    Attributes:
+        weight_decay: Shrinks every weight by rate times this at each step; 0 leaves it out.
+
+    Raises:
+        ValueError: If it is negative or not finite.
+    """
 
     buffers: ClassVar[int] = 0
+
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_decay(self.weight_decay)
 
     def corrections(self, step: int | Tensor) -> tuple[float | Tensor, float | Tensor]:
         """1 and 1: nothing changes from step to step."""
@@ -59,7 +114,11 @@ class Adam:
         beta1: Decay of the running mean of gradients.
         beta2: Decay of the running mean of squared gradients.
         epsilon: Added to the denominator.
-        weight_decay: Times each weight, added to its gradient, as torch.optim.Adam does; 0 for none.
+        weight_decay: Shrinks every weight by rate times this at each step, apart from the gradient (Loshchilov and
+            Hutter, "Decoupled Weight Decay Regularization", ICLR 2019): AdamW; 0 leaves it out.
+
+    Raises:
+        ValueError: If weight_decay is negative or not finite.
     """
 
     buffers: ClassVar[int] = 2
@@ -68,6 +127,9 @@ class Adam:
     beta2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_decay(self.weight_decay)
 
     def corrections(self, step: int | Tensor) -> tuple[float | Tensor, float | Tensor]:
         """The factors 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t) of step t = 1, 2, ..."""
@@ -89,9 +151,6 @@ class Adam:
         """
         mean, square = kept
         rates = rates.view(-1, *[1] * (parameter.dim() - 1))
-        # g <- g + decay theta
-        if self.weight_decay:
-            gradient = gradient.add(parameter, alpha=self.weight_decay)
         # m <- beta1 m + (1 - beta1) g;   v <- beta2 v + (1 - beta2) g^2
         mean.lerp_(gradient, 1 - self.beta1)
         square.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)

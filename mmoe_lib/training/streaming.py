@@ -20,9 +20,7 @@ from torch import Tensor
 
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.tasks.kuairand.column_files import mapped
-
-TakeColumns = Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]
-"""Rows of the columns, (B, ...) by name, to inputs (B, d) and labels (B, K)."""
+from mmoe_lib.training.batches import Given
 
 BLOCK_ROWS = 1 << 16
 BLOCKS_HELD = 16
@@ -31,14 +29,14 @@ BLOCKS_HELD = 16
 
 def streamed_epochs(
     columns: Mapping[str, Path],
-    take: TakeColumns,
+    take: Callable[[Mapping[str, Tensor]], tuple[Given, Tensor]],
     batch_size: int,
     *,
     seed: int = 0,
     block_rows: int = BLOCK_ROWS,
     blocks_held: int = BLOCKS_HELD,
     device: torch.device | str = "cpu",
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Given, Tensor]]:
     """Minibatches without end, as `joined_epochs`, of rows that lie in memory-mapped files.
 
     Every epoch visits each row once, in a new random order, but for the rows that do not fill its last batch.
@@ -46,7 +44,7 @@ def streamed_epochs(
 
     Args:
         columns: The .npy file of each column, (N, ...).
-        take: Gives inputs and labels of the rows it is called with.
+        take: Gives inputs (B, d), or a pair of ids and numbers, and labels (B, K) of rows of the columns (B, ...).
         batch_size: Rows B of a minibatch, at most N.
         seed: Decides the order of the rows.
         block_rows: Neighbouring rows that are read together.
@@ -78,10 +76,10 @@ def _streamed_epochs(
     pool: _Pool,
     blocks: list[slice],
     blocks_held: int,
-    take: TakeColumns,
+    take: Callable[[Mapping[str, Tensor]], tuple[Given, Tensor]],
     batch_size: int,
     generator: torch.Generator,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Given, Tensor]]:
     fillings = -(-len(blocks) // blocks_held)
     while True:
         # Fillings of about one size: a last one of a single block would end each epoch with rows of few users.

@@ -215,6 +215,7 @@ def test_with_binary_codes_a_gate_reads_k_experts_at_most() -> None:
     codes = torch.tensor([[[1, 0, 1], [0, 1, 1]], [[1, 1, 0], [1, 1, 0]]])
     _with_binary_codes(model, codes)
     x = _randn(7, 5)
+    assert model.selector_logits is not None
     alpha = torch.softmax(model.selector_logits(x)[:, :2], dim=-1)
     expected = torch.zeros(7, 2, 8, dtype=torch.float64)
     expected[:, 0, 5], expected[:, 0, 3], expected[:, 1, 6] = alpha[:, 0], alpha[:, 1], 1.0
@@ -265,6 +266,7 @@ def test_descent_on_the_entropy_alone_makes_the_codes_binary() -> None:
 
 def test_codes_and_selectors_start_small() -> None:
     model = DSelectKMMoE(100, 2, 8, (6,), gamma=3.0, generator=_generator())
+    assert model.selector_logits is not None
     for layer, bound in ((model.codes, 0.03), (model.selector_logits, 0.05)):
         assert float(layer.weight.detach().abs().max()) == pytest.approx(bound, rel=0.02)
         assert 0 < float(layer.bias.detach().abs().max()) <= bound

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from mmoe_lib.tasks.kuairand import store as kuairand_store
 from mmoe_lib.tasks.kuairand.column_files import mapped
@@ -29,9 +30,12 @@ USERS, VIDEOS, ROWS = 6, 9, 1000
 
 @pytest.fixture
 def features() -> FeatureTables:
+    def table(rows: int, ids: int, numbers: int) -> Tensor:
+        return torch.cat([torch.randint(100, (rows, ids)), torch.rand(rows, numbers)], dim=1)
+
     return FeatureTables(
-        user_table=torch.rand(USERS, len(USER_SPARSE) + len(USER_DENSE)),
-        video_table=torch.rand(VIDEOS, len(VIDEO_SPARSE) + len(VIDEO_DENSE)),
+        user_table=table(USERS, len(USER_SPARSE), len(USER_DENSE)),
+        video_table=table(VIDEOS, len(VIDEO_SPARSE), len(VIDEO_DENSE)),
         num_user_sparse=len(USER_SPARSE),
         num_video_sparse=len(VIDEO_SPARSE),
         vocabulary=105,
@@ -109,6 +113,10 @@ def test_rows_are_joined_as_in_memory(
     assert torch.equal(x, expected[0])
     assert torch.equal(y, expected[1])
     assert x.shape == (4, len(features.sparse_names) + len(features.dense_names))
+    (ids, numbers), labels = store.take_pairs({name: getattr(part, name)[rows] for name in COLUMNS})
+    assert ids.dtype == torch.int64
+    assert torch.equal(torch.cat([ids, numbers], dim=1), x)
+    assert torch.equal(labels, y)
 
 
 def test_a_write_that_fails_leaves_nothing(

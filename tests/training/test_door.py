@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from mmoe_lib.export import export_model
@@ -23,10 +24,12 @@ from mmoe_lib.models import MMoE
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import (
     SGD,
+    Adam,
     DivergedError,
     Ensemble,
     TrainingSettings,
     binary_cross_entropy,
+    cosine,
     epochs,
     fit,
     squared_error,
@@ -153,10 +156,10 @@ def _put(layer: Callable[[], nn.Module]) -> Callable[..., nn.Module]:
 @pytest.mark.parametrize("optimiser", ["Adam", "SGD"])
 def test_frozen_weights_stay_and_the_others_train_as_alone(optimiser: str) -> None:
     ensemble = Ensemble(_of(lambda net: net.body.requires_grad_(False)), range(2), dtype=torch.float64)
-    assert set(ensemble.parameters) == {"head.weight", "head.bias"}
+    assert ensemble.trained == ("head.weight", "head.bias")
     alone = ensemble.module(1)
     assert [p.requires_grad for p in alone.parameters()] == [False, False, True, True]
-    frozen = ensemble.buffers["body.weight"].clone()
+    frozen = ensemble.parameters["body.weight"].clone()
     own = torch.optim.SGD if optimiser == "SGD" else torch.optim.Adam
     by_hand = own([p for p in alone.parameters() if p.requires_grad], lr=0.01)
     for x, y in islice(epochs(X.double(), Y.double(), 8), 6):
@@ -165,7 +168,7 @@ def test_frozen_weights_stay_and_the_others_train_as_alone(optimiser: str) -> No
         by_hand.step()
     more = {"optimiser": SGD()} if optimiser == "SGD" else {}
     _train(ensemble, 6, epochs(X.double(), Y.double(), 8), learning_rate=0.01, **more)
-    assert torch.equal(ensemble.buffers["body.weight"], frozen)
+    assert torch.equal(ensemble.parameters["body.weight"], frozen)
     torch.testing.assert_close(ensemble.predict(X.double())[1], alone(X.double()).detach())
 
 
@@ -245,6 +248,7 @@ def test_layers_that_draw_from_torchs_own_generator_are_seeded_by_the_run() -> N
         assert not torch.equal(value[0], value[1])
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_a_normalisation_by_weights_works() -> None:
     ensemble = Ensemble(_of(lambda net: parametrizations.weight_norm(net.body)), range(2))
     before = ensemble.predict(X)
@@ -310,6 +314,7 @@ class Locked(Net):
         (lambda: "MMoE", ("MMoE",)),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Complex modules are a new feature")
 def test_builders_that_give_no_stack_are_refused(build: Callable[[], Any], words: tuple[str, ...]) -> None:
     _refused(lambda: Ensemble(build(), range(2)), *words)
 
@@ -351,6 +356,22 @@ class Reading(Net):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) * float(x.max())
+
+
+class Saving(Net):
+    """Forgets what it needs for the gradient and computes it again, which grad cannot follow."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+def test_a_gradient_that_cannot_be_lifted_is_refused_by_name() -> None:
+    ensemble = Ensemble(Saving, range(2))
+    assert ensemble.predict(X).shape == (2, 40, K)
+    _refused(lambda: _train(ensemble), "Saving")
 
 
 @pytest.mark.parametrize("build", [Branching, Drawing, Reading])
@@ -671,3 +692,20 @@ def test_seeds_of_a_stack_stay_apart() -> None:
     generator = seeded_generator(7, "initialisation")
     expected = BUILD(generator=generator)(X)
     torch.testing.assert_close(Ensemble(BUILD, (3, 7)).predict(X)[1], expected.detach())
+
+
+@pytest.mark.parametrize("optimiser", [Adam(weight_decay=0.1), SGD()])
+def test_two_trainings_one_after_the_other_are_one(optimiser: Any) -> None:
+    settings = {"optimiser": optimiser, "schedule": cosine(9, warm_up=2), "resumable": True}
+    whole, halves = Ensemble(BUILD, range(2)), Ensemble(BUILD, range(2))
+    _train(whole, 9, **settings)
+    batches = epochs(X, Y, 8)
+    first = _train(halves, 4, batches, **settings)
+    train(halves, batches, squared_error, TrainingSettings(5, **settings), after=first, progress=False)
+    assert torch.equal(halves.predict(X), whole.predict(X))
+    _refused(lambda: _after(halves, _train(Ensemble(BUILD, range(2)))), "resumable")
+    _refused(lambda: _after(Ensemble(BUILD, range(3)), _train(whole, resumable=True)), "these runs")
+
+
+def _after(ensemble: Ensemble, history: Any) -> None:
+    train(ensemble, epochs(X, Y, 8), squared_error, TrainingSettings(2), after=history, progress=False)

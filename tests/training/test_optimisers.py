@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from mmoe_lib.models import MMoE, Ranker, SharedBottom
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.training import SGD, Adam, Ensemble, TrainingSettings, epochs, squared_error, train
+from mmoe_lib.training import SGD, Adam, Ensemble, TrainingSettings, cosine, epochs, squared_error, train
+from mmoe_lib.training.balancing import Balancer, GradNorm
 from mmoe_lib.training.optimisers import Optimiser
 from mmoe_lib.training.step import Step
 
@@ -26,7 +28,6 @@ OPTIMISERS: dict[str, tuple[Optimiser, Callable[..., torch.optim.Optimizer]]] = 
         Adam(beta1=0.5, beta2=0.9, epsilon=1e-3),
         partial(torch.optim.Adam, betas=(0.5, 0.9), eps=1e-3),
     ),
-    "Adam with weight decay": (Adam(weight_decay=0.1), partial(torch.optim.Adam, weight_decay=0.1)),
 }
 
 
@@ -122,6 +123,64 @@ def test_a_step_of_sgd_moves_every_run_down_its_own_gradient() -> None:
     for name, value in ensemble.parameters.items():
         for run, rate in enumerate(RATES):
             torch.testing.assert_close(value[run], before[name][run] - rate * gradients[name][run])
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "of_torch"),
+    [
+        (SGD(weight_decay=0.1), partial(torch.optim.SGD, weight_decay=0.1)),
+        (Adam(weight_decay=0.1), partial(torch.optim.AdamW, weight_decay=0.1)),
+    ],
+)
+@pytest.mark.parametrize("balancer", [None, GradNorm(learning_rate=0.0)])
+def test_weight_decay_and_a_schedule_are_torchs(
+    optimiser: Optimiser, of_torch: Callable[..., torch.optim.Optimizer], balancer: Balancer | None
+) -> None:
+    """Warm-up and a cosine of 12 steps over 15, on every run at its own rate."""
+    ensemble = _ensemble()
+    alone = [ensemble.module(run) for run in range(3)]
+    settings = TrainingSettings(
+        15, RATES, optimiser=optimiser, schedule=cosine(12, warm_up=3, last=0.1), balancer=balancer
+    )
+    train(ensemble, epochs(*_data(3), 8), squared_error, settings, progress=False)
+    for run, model in enumerate(alone):
+        theirs = of_torch(model.parameters(), lr=RATES[run])
+        for number, (x, y) in zip(range(1, 16), epochs(*_data(3), 8), strict=False):
+            done = min(1.0, (number - 3) / 9)
+            share = number / 3 if number < 3 else 0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2
+            theirs.param_groups[0]["lr"] = RATES[run] * share
+            theirs.zero_grad()
+            squared_error(model(x), y).sum().backward()
+            theirs.step()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(
+                ensemble.parameters[name][run], parameter.detach(), rtol=1e-9, atol=1e-12
+            )
+
+
+def test_a_schedule_counts_in_a_graph_as_in_python() -> None:
+    rates = torch.tensor(RATES, dtype=torch.float64)
+    step = Step(_ensemble(), squared_error, rates, Adam(weight_decay=0.1), cosine(7, warm_up=2))
+    for number in range(1, 10):
+        counted = step.scales(torch.tensor(number, dtype=torch.float64))
+        for one, other in zip(step.scales(number), counted, strict=True):
+            torch.testing.assert_close(one, other)
+    assert [round(float(cosine(4)(torch.tensor(t))), 3) for t in (0.0, 2.0, 4.0, 9.0)] == [1, 0.5, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SGD(weight_decay=-0.1),
+        lambda: Adam(weight_decay=math.nan),
+        lambda: cosine(5, warm_up=5),
+        lambda: cosine(5, last=2.0),
+    ],
+)
+def test_settings_out_of_range_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="expected") as caught:
+        make()
+    assert "\n" not in str(caught.value)
 
 
 def test_sgd_and_adam_train_by_their_settings() -> None:

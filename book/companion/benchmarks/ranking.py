@@ -163,7 +163,7 @@ def ensemble_work(
     build = build_ranker("MMoE", len(features.sparse_names), len(features.dense_names), features.vocabulary)
     ensemble = Ensemble(build, range(runs), device=device)
     step = Step(ensemble, binary_cross_entropy, torch.full((runs,), LEARNING_RATE, device=device), Adam())
-    batches = joined_epochs(partial(features.rows, log), len(log), BATCH_SIZE, device=device)
+    batches = joined_epochs(partial(features.pairs, log), len(log), BATCH_SIZE, device=device)
     advance, numbers = advance_of(step, batches, compile=kind != "ensemble, eager"), count(1)
 
     def work() -> int:

@@ -56,16 +56,16 @@ class Contender:
     log: str
     folder: Path
 
-    def batches(self, store: ImpressionStore) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, store: ImpressionStore) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
         """Its minibatches without end."""
         if self.log == "streamed":
             return streamed_epochs(
                 store.columns,
-                store.take,
+                store.take_pairs,
                 BATCH,
             )
         part = store.impressions()
-        return joined_epochs(lambda rows: store.features.rows(part, rows), len(part), BATCH)
+        return joined_epochs(lambda rows: store.features.pairs(part, rows), len(part), BATCH)
 
 
 def ranker(features: FeatureTables) -> Callable[..., Ranker]:

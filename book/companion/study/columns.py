@@ -47,6 +47,7 @@ TEXTS = frozenset(
         *("optimiser", "data_set", "remedy", "state"),
         *("design", "kind", "own_initialiser"),
         *("schedule", "row_order"),
+        *("target_1", "target_2"),
     }
 )
 """Columns of text; all others are numbers."""
@@ -55,12 +56,12 @@ _COUNT = Numbers(0, whole=True, required=True)
 _SHARE = Numbers(0, 1.001)  # rounded, and a sum of rounded ones
 _RULES: tuple[tuple[str, Numbers], ...] = (
     (
-        "seed|steps|batch_size|epochs|order|depth|num_tasks|experts|points|specification|units|best_pass",
+        "seed|steps|batch_size|epochs|order|depth|num_tasks|experts|points|specification|units|best_pass|pair|inputs_kept",
         _COUNT,
     ),
     ("learning_rate", Numbers(0, required=True)),
     ("task_correlation|weight_cosine", Numbers(-1, 1, required=True)),
-    ("share|gate_dropout", Numbers(0, 1, required=True)),
+    ("share|share_[12]|gate_dropout", Numbers(0, 1, required=True)),
     ("alpha|unit|weight|start|decay|parameters", Numbers(0, required=True)),
     ("diverged_step|train_rows|positives|best_epoch|requests|experts_used", Numbers(0, whole=True)),
     ("chunk", Numbers(1, whole=True)),

@@ -205,11 +205,11 @@ def train_rankers(
 
 def minibatches(
     data: RankingData, choices: Choices, device: torch.device | str = "cpu"
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
     """Minibatches of the training impressions without end, with the noise of gate dropout where it is asked for."""
     features, impressions = data.features.to(device), data.train.to(device)
     batches = joined_epochs(
-        lambda rows: features.rows(impressions, rows),
+        lambda rows: features.pairs(impressions, rows),
         len(impressions),
         choices.batch_size,
         seed=choices.order,
@@ -225,7 +225,7 @@ def probabilities(ensemble: Ensemble, data: RankingData, part: Impressions, *, r
     features, part = data.features.to(ensemble.device), part.to(ensemble.device)
     pieces = []
     for start in range(0, len(part), rows):
-        x, _ = features.rows(part, slice(start, start + rows))
+        x, _ = features.pairs(part, slice(start, start + rows))
         pieces.append(torch.sigmoid(ensemble.predict(x)).cpu())
     return torch.cat(pieces, dim=1)
 
@@ -256,7 +256,7 @@ def gate_use(
     features, part = data.features.to(ensemble.device), part.to(ensemble.device)
     means, distance, entropy = torch.zeros(3), torch.zeros(1), torch.zeros(2)
     for start in range(0, len(part), rows):
-        x, _ = features.rows(part, slice(start, start + rows))
+        x, _ = features.pairs(part, slice(start, start + rows))
         weights = ensemble.gate_weights(x).cpu()  # (R, B, K, n)
         share = weights.shape[1] / len(part)
         if start == 0:

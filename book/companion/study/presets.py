@@ -43,6 +43,9 @@ class Preset:
         census_choice_runs: Runs a setting where choices and traps are measured.
         specifications: Draws of all that is open on Census-Income, on both groups of tasks.
         specification_runs: Runs of a model under each.
+        atlas_pairs: Pairs of tasks of the atlas.
+        atlas_runs: Runs of a model on each.
+        atlas_rows: Random rows of the training file for them; None for all.
         census_train_rows: Random rows of the training file; None for all 199,523.
         census_test_rows: Random rows of the test file, before it is halved; None for all 99,762.
         census_epochs: Passes over the training rows in the chapter.
@@ -97,6 +100,9 @@ class Preset:
     census_choice_runs: int
     specifications: int
     specification_runs: int
+    atlas_pairs: int
+    atlas_runs: int
+    atlas_rows: int | None
     census_train_rows: int | None
     census_test_rows: int | None
     census_epochs: int
@@ -152,6 +158,9 @@ _COUNTS: dict[str, tuple[int | None, int | None, int | None]] = {
     "census_choice_runs":       (2,     4,        8),
     "specifications":           (2,     8,        48),
     "specification_runs":       (2,     4,        10),
+    "atlas_pairs":              (4,     12,       160),
+    "atlas_runs":               (2,     4,        8),
+    "atlas_rows":               (4_000, 20_000,   50_000),
     "census_train_rows":        (20_000, None,    None),
     "census_test_rows":         (10_000, None,    None),
     "census_epochs":            (10,    4,        6),

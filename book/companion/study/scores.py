@@ -102,3 +102,47 @@ def polarisation(weights: Tensor) -> dict[str, Tensor]:
     largest = use.means.amax(dim=-1).mean(dim=1)
     used = (use.means.amax(dim=1) >= 0.01).sum(dim=-1).float()
     return dict(zip(GATE_MEASURES, (entropy, largest, used, use.distance), strict=True))
+
+
+def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
+    """Average precision of each run: the mean over positives of the precision among rows scored as high or higher.
+
+    AP = sum_n (R_n - R_(n-1)) P_n over the distinct thresholds n, without interpolation, as scikit-learn has it.
+
+    Args:
+        scores: One row a run, (..., N): logits or probabilities, higher meaning more likely 1.
+        labels: 0 or 1, (N,), shared by all runs.
+
+    Returns:
+        (...), float64.
+
+    Raises:
+        ValueError: What `auc` refuses.
+    """
+    auc(scores, labels)  # refuses what has no order
+    ordered, order = scores.sort(dim=-1, descending=True)
+    hits = (labels == 1).double()[order].cumsum(dim=-1)  # positives among the n highest
+    ranks = torch.arange(1, scores.shape[-1] + 1, dtype=torch.float64, device=scores.device)
+    # Rows of equal scores are one threshold, which stands at the last of them.
+    last = torch.ones_like(ordered, dtype=torch.bool)
+    last[..., :-1] = ordered[..., :-1] != ordered[..., 1:]
+    precision = hits / ranks
+    reached = torch.where(last, hits, torch.zeros_like(hits))
+    before = torch.cat([torch.zeros_like(reached[..., :1]), reached.cummax(dim=-1).values[..., :-1]], dim=-1)
+    return (torch.where(last, hits - before, torch.zeros_like(hits)) * precision).sum(dim=-1) / hits[..., -1]
+
+
+def log_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood of each run: -[y log s(z) + (1 - y) log(1 - s(z))], s the sigmoid.
+
+    Args:
+        logits: One row a run, (..., N).
+        labels: 0 or 1, (N,), shared by all runs.
+
+    Returns:
+        (...), float64.
+    """
+    logits = logits.double()
+    return torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, labels.double().expand_as(logits), reduction="none"
+    ).mean(dim=-1)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from companion.census_changes import AS_IN_THE_STUDY
 from companion.study.cells import Cell, chunks
-from companion.study.census import COLUMNS_WITHOUT_GATES, SCORES, CensusSource, score
+from companion.study.census import SCORES, CensusSource, score
 from companion.study.presets import Preset
 from companion.study.search_space import TOWER_UNITS
 from mmoe_lib.metrics import auc
@@ -54,7 +54,7 @@ BATCH_SIZES = (512, 1024, 4096)
 ENCODINGS = (AS_IN_THE_STUDY, "numbers standardised")
 UNITS = (32, 64, 128, 256)
 DEPTHS = (1, 2)
-DECAYS = (0.0, 1e-5, 1e-4)
+DECAYS = (0.0, 0.01, 0.1)
 ORDERS = ("one for all runs", "each run its own")
 RATES = (5e-4, 1e-2)
 """Between which Adam's learning rate lies, log-uniformly, the same for all models of a specification."""
@@ -76,7 +76,7 @@ class SpecificationChoices:
         variant: The encoding, a name of `census_variants`.
         units: Hidden units of the lower layer over all tasks or experts.
         depth: Hidden layers below the towers.
-        decay: Adam's weight decay, added to the gradient.
+        decay: AdamW's weight decay.
         row_order: Whether runs share the order of the rows.
     """
 
@@ -92,7 +92,7 @@ class SpecificationChoices:
     row_order: str
 
 
-COLUMNS = (*COLUMNS_WITHOUT_GATES, "best_pass", "parameters")
+COLUMNS = (*SCORES, "diverged_step", "best_pass", "train_rows", "parameters")
 """What `run` gives beside the seed."""
 
 

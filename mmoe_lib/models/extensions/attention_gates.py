@@ -22,7 +22,7 @@ class AttentionMMoE(nn.Module):
     Args:
         num_inputs: Width d of the input.
         num_tasks: K.
-        num_experts: n.
+        num_experts: n; with one there is nothing to choose, and a gate stays as it was drawn.
         expert_widths: Units of the layers of each expert.
         tower_widths: Hidden units of each tower h_k.
         query_width: Numbers a of a query and of a key.

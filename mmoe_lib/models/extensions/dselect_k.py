@@ -56,7 +56,7 @@ class DSelectKMMoE(nn.Module):
         num_experts: n, a power of 2.
         expert_widths: Units of the layers of each expert.
         tower_widths: Hidden units of each tower h_k.
-        k: Selectors a gate, 1 to n.
+        k: Selectors a gate, 1 to n; one alone needs no logit that weighs it against others.
         gamma: Width of the smooth-step function between 0 and 1.
         entropy: Weight of the selectors' entropy in the loss, 0 or more.
         generator: Draws the initial weights.
@@ -97,9 +97,9 @@ class DSelectKMMoE(nn.Module):
         self.experts = Experts(num_inputs, num_experts, expert_widths, generator)
         num_codes = num_experts.bit_length() - 1  # m = log2(n)
         self.codes = linear(num_inputs, num_tasks * k * num_codes, generator)
-        self.selector_logits = linear(num_inputs, num_tasks * k, generator)
+        self.selector_logits = linear(num_inputs, num_tasks * k, generator) if k > 1 else None
         for layer, bound in {self.codes: self.gamma / 100, self.selector_logits: 0.05}.items():
-            for parameter in layer.parameters():
+            for parameter in layer.parameters() if layer else ():
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
         self.towers = Towers(num_tasks, self.experts.num_outputs, tower_widths, generator)
 
@@ -113,6 +113,8 @@ class DSelectKMMoE(nn.Module):
     def gate_weights(self, x: Tensor) -> Tensor:
         """How much of each expert each task reads: (B, d) to (B, K, n), rows summing to 1."""
         r = self.selectors(x)  # (B, K, k, n)
+        if self.selector_logits is None:
+            return r.squeeze(-2)
         alpha = torch.unflatten(
             self.selector_logits(x), -1, (self.num_tasks, self.num_selectors)
         )  # (B, K, k)

@@ -26,11 +26,13 @@ class TransformerBlock(nn.Module):
         generator: Draws the initial weights.
 
     Raises:
-        ValueError: If `heads` does not divide `width`.
+        ValueError: If `heads` does not divide `width`, or a token has one number, of which a layer norm leaves 0.
     """
 
     def __init__(self, width: int, heads: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
+        if width < 2:
+            raise ValueError(f"width is {width}, expected 2 or more: a layer norm makes 0 of a single unit")
         if heads < 1 or width % heads:
             raise ValueError(
                 f"heads is {heads}, expected a divisor of {width}, the units of an expert's output"
@@ -71,14 +73,14 @@ class TransformerMMoE(MMoE):
     Args:
         num_inputs: Width d of the input.
         num_tasks: K.
-        num_experts: n.
+        num_experts: n; with one there is nothing to choose, and a gate stays as it was drawn.
         expert_widths: Units of the layers of each expert.
         tower_widths: Hidden units of each tower h_k.
         heads: Attention heads, a divisor of an expert's output units.
         generator: Draws the initial weights.
 
     Raises:
-        ValueError: If `heads` does not divide h, or there are no experts, no tasks or a width of 0.
+        ValueError: If `heads` does not divide h, h is 1, or there are no experts, no tasks or a width of 0.
     """
 
     def __init__(

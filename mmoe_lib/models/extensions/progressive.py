@@ -18,7 +18,7 @@ class ExtractionLevel(nn.Module):
         num_inputs: Width of what experts and gates read.
         num_tasks: K.
         shared_experts: Experts s that all tasks read, 0 or more.
-        task_experts: Experts t of each task's own, 0 or more.
+        task_experts: Experts t of each task's own, 0 or more; a gate over one expert in all has nothing to choose.
         expert_widths: Units of the layers of each expert.
         feeds_shared: Whether shared experts of a next level need an input: then there is a gate for it.
         generator: Draws the initial weights.
@@ -101,7 +101,7 @@ class PLE(nn.Module):
         num_inputs: Width d of the input.
         num_tasks: K.
         shared_experts: Experts s a level that all tasks read, 0 or more.
-        task_experts: Experts t a level of each task's own, 0 or more.
+        task_experts: Experts t a level of each task's own, 0 or more; a gate over one expert in all has nothing to choose.
         expert_widths: Units of the layers of each expert.
         tower_widths: Hidden units of each tower.
         levels: Levels of experts; with one this is `CGC`.
@@ -199,7 +199,7 @@ class CGC(PLE):
         num_inputs: Width d of the input.
         num_tasks: K.
         shared_experts: Experts s that all tasks read, 0 or more.
-        task_experts: Experts t of each task's own, 0 or more.
+        task_experts: Experts t of each task's own, 0 or more; a gate over one expert in all has nothing to choose.
         expert_widths: Units of the layers of each expert.
         tower_widths: Hidden units of each tower.
         generator: Draws the initial weights.

@@ -73,7 +73,7 @@ class RegularisedMMoE(MMoE):
     Args:
         num_inputs: Width d of the input.
         num_tasks: K.
-        num_experts: n.
+        num_experts: n; with one there is nothing to choose, and a gate stays as it was drawn.
         expert_widths: Units of the layers of each expert.
         tower_widths: Hidden units of each tower h_k.
         entropy: Weight of `gate_entropy`: a positive one sharpens the gates, a negative one spreads them.

@@ -17,13 +17,18 @@ class TopKMMoE(MMoE):
     All experts are computed and then mixed, as in `MMoE`: this is the function, not the saving. With k = n it is
     `MMoE`. A logit that is left out gets no gradient. Of equal logits, only as many are kept as make k.
 
+    With k = 1 the weight that is kept is 1 whatever its logit, and its gradient would be 0: such a gate would stay as
+    it was drawn. It gets the gradient of that weight among all n instead, which is what the Switch Transformer scales
+    its one expert with, passed straight through.
+
     Source: Shazeer et al., "Outrageously Large Neural Networks", ICLR 2017, equations 3 and 5, without the noise
-    that theirs adds to the logits.
+    that theirs adds to the logits. For k = 1 Fedus et al., "Switch Transformers", JMLR 2022, equation 2, and Bengio
+    et al., "Estimating or Propagating Gradients Through Stochastic Neurons", 2013, section 4.
 
     Args:
         num_inputs: Width d of the input.
         num_tasks: K.
-        num_experts: n.
+        num_experts: n; with one there is nothing to choose, and a gate stays as it was drawn.
         expert_widths: Units of the layers of each expert.
         tower_widths: Hidden units of each tower h_k.
         k: Experts that each gate keeps, 1 to n.
@@ -57,4 +62,9 @@ class TopKMMoE(MMoE):
         experts = torch.arange(self.num_experts, device=x.device)
         kept = (chosen.unsqueeze(-1) == experts).any(dim=-2)  # (B, K, n)
         # g^k(x) = softmax(KeepTopK(W_gk x)), where KeepTopK sets all but the k largest to -infinity
-        return torch.softmax(logits.masked_fill(~kept, -torch.inf), dim=-1)
+        weights = torch.softmax(logits.masked_fill(~kept, -torch.inf), dim=-1)
+        if self.k > 1:
+            return weights
+        # p(x) = softmax(W_gk x), whose value is taken away again
+        p = torch.softmax(logits, dim=-1).masked_fill(~kept, 0)
+        return weights + (p - p.detach())

@@ -90,16 +90,16 @@ class FeatureTables:
     sparse_names: tuple[str, ...]
     dense_names: tuple[str, ...]
 
-    def rows(self, part: Impressions, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Put together the inputs and labels of B impressions of a part.
+    def pairs(self, part: Impressions, index: Tensor | slice) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Put together the inputs and labels of B impressions of a part, ids as whole numbers.
 
         Args:
             part: on the device of the tables.
             index: which rows, as a tensor (B,) of row numbers or a slice.
 
         Returns:
-            x (B, S + F) float32: the S ids, exact whole numbers below 2^24, then the F numbers in [0, 1].
-            The order is user, video, previous video, outcome; then user, video, history.
+            The S ids (B, S) int64 of user, video, previous video and outcome, and the F numbers (B, F) float32 in
+            [0, 1] of user, video and history: a pair, as `mmoe_lib.models.Ranker` takes it.
             y (B, 2) float32: engagement and satisfaction, 0 or 1.
         """
         user = self.user_table.index_select(0, part.user[index])
@@ -108,11 +108,20 @@ class FeatureTables:
         previous = [before[:, at : at + 1] for at in _PREVIOUS_AT]
         outcome = part.outcome[index].to(torch.float32).add_(self.outcome_start).unsqueeze(1)
         a, b = self.num_user_sparse, self.num_video_sparse
-        x = torch.cat(
-            [user[:, :a], video[:, :b], *previous, outcome, user[:, a:], video[:, b:], part.history[index]],
-            dim=1,
-        )
-        return x, part.labels[index].to(torch.float32)
+        # The tables hold ids beside numbers, all below 2^24, which float32 counts exactly: `feature_tables`.
+        ids = torch.cat([user[:, :a], video[:, :b], *previous, outcome], dim=1).long()
+        numbers = torch.cat([user[:, a:], video[:, b:], part.history[index]], dim=1)
+        return (ids, numbers), part.labels[index].to(torch.float32)
+
+    def rows(self, part: Impressions, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """The same in one tensor, for what reads nothing but numbers: an exported program, or other models.
+
+        Returns:
+            x (B, S + F) float32: the S ids, exact whole numbers below 2^24, then the F numbers in [0, 1].
+            y (B, 2) float32, as from `pairs`.
+        """
+        x, y = self.pairs(part, index)
+        return torch.cat(x, dim=1), y
 
     def to(self, device: torch.device | str) -> FeatureTables:
         """The same on another device."""

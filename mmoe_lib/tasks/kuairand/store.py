@@ -61,6 +61,10 @@ class ImpressionStore:
         """Join B rows of the columns with the features: x (B, S + F) and y (B, 2), as `FeatureTables.rows`."""
         return self.features.rows(Impressions(**rows), slice(None))
 
+    def take_pairs(self, rows: Mapping[str, Tensor]) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """The same with ids (B, S) and numbers (B, F) apart, as `FeatureTables.pairs`."""
+        return self.features.pairs(Impressions(**rows), slice(None))
+
     def impressions(self) -> Impressions:
         """All rows in memory, 43 bytes each."""
         return Impressions(

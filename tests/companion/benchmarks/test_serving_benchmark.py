@@ -1,6 +1,6 @@
 """The benchmarks of the recommendation study: like is compared with like, and they run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,21 @@ def test_a_request_is_one_user_with_many_candidates() -> None:
         assert len(x[:, users].unique()) > 150  # the candidates
         assert x[:, :38].max() < features.vocabulary
     assert first[0, 0] != second[0, 0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_compilations() -> Iterator[None]:
+    """Of the models that are served only the first is compiled: each takes seconds."""
+    compiled: list[object] = []
+
+    def first_alone(model: Any, **options: Any) -> Any:
+        compiled.append(model)
+        return real(model, **options) if len(compiled) == 1 else model
+
+    real = torch.compile
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch, "compile", first_alone)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import generated_atlas
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,6 +24,7 @@ from companion.figures import interactive
 from companion.figures.interactive import Interactive
 from companion.figures.interactive import fragment as fragments
 from companion.figures.interactive.universes import INITIALISERS, KINDS
+from companion.results import atlas as atlas_results
 from companion.results.universes import universe_differences
 from companion.study.initialisers import INITIALISERS as OF_STUDY
 from companion.study.universe_labels import OTHER_KINDS
@@ -31,7 +33,7 @@ from companion.synthetic_labels import label_correlation
 from mmoe_lib.tasks.synthetic import noiseless_labels
 
 ROOM = Path(fragments.__file__).parent
-NAMES = ("slide-p", "census-person", "census-runs", "universes", "lab")
+NAMES = ("slide-p", "census-person", "census-runs", "universes", "lab", "atlas", "own-runs")
 MOST_BYTES = 300_000
 MODELS = ("Shared-Bottom", "OMoE", "MMoE")
 SURVEYED = ("Single-Task", "Shared-Bottom", "Shared-Bottom-96-32", "OMoE", "MMoE")
@@ -93,6 +95,14 @@ def histogram() -> pd.DataFrame:
     return results.read_paper("figure5_final_loss_histogram")
 
 
+def atlas_tables() -> tuple[dict[str, pd.DataFrame], pd.DataFrame, pd.DataFrame]:
+    """Effects, features and pairs of a made atlas."""
+    facts = generated_atlas.pairs(12)
+    rows = generated_atlas.runs(facts)
+    effects = {effect: atlas_results.pair_effects(rows, effect) for effect in atlas_results.EFFECTS}
+    return effects, atlas_results.pair_features(rows, facts), facts
+
+
 def make(slide: pd.DataFrame, runs: pd.DataFrame, person: dict[str, Any]) -> dict[str, Interactive]:
     histogram = results.read_paper("figure5_final_loss_histogram")
     made = (
@@ -101,6 +111,7 @@ def make(slide: pd.DataFrame, runs: pd.DataFrame, person: dict[str, Any]) -> dic
         interactive.census_runs(runs),
         interactive.universes(survey_rows(SURVEY), universe_rows(SURVEY), histogram, "fig-universe"),
         interactive.lab("fig-lab"),
+        interactive.atlas(*atlas_tables(), 0.1, "fig-atlas"),
         interactive.own_runs({"one": [0.1, 0.2], "other": [0.3, 0.5]}, 0.1, "fig-own"),
     )
     return {figure.name: figure for figure in made}
@@ -196,10 +207,10 @@ def test_every_control_has_a_name_a_label_and_a_place_to_start(
     controls = data["controls"]
     assert controls
     assert len({control["name"] for control in controls}) == len(controls)
-    script = (ROOM / "frame.js").read_text(encoding="utf-8")
     for control in controls:
         assert control["label"].strip()
-        assert re.search(rf"^  {control['kind']}\(control, id\)", script, re.MULTILINE), control["kind"]
+        known = rf"^(  {control['kind']}|KINDS\.{control['kind']} = )\(control, id\)"
+        assert re.search(known, figures[name].html, re.MULTILINE), control["kind"]
         if control["kind"] in ("range", "choice"):
             assert 0 <= control["start"] < len(control["texts"])
         assert all(text.strip() for text in control.get("texts", ["."]))
@@ -227,7 +238,7 @@ def test_text_in_data_cannot_end_the_script() -> None:
 def test_scripts_and_style_are_part_of_the_package(figures: dict[str, Interactive]) -> None:
     used = "\n".join(figure.html for figure in figures.values())
     files = [file for file in ROOM.iterdir() if file.suffix in (".js", ".css")]
-    assert len(files) == 13
+    assert len(files) == 14
     for file in files:
         assert file.read_text(encoding="utf-8").strip() in used, file.name
         assert "</" not in file.read_text(encoding="utf-8").replace("</label>", ""), file.name

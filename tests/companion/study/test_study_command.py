@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from companion.checkout import DATA
-from companion.study import synthetic
+from companion.study import synthetic, universes
 from companion.study.__main__ import main
 from companion.study.cells import Cell, Shard, append_rows, chunks, read_rows, run_cells
 from companion.study.columns import RUN_COLUMNS, check_columns
@@ -128,6 +128,8 @@ def test_shards_and_merge_give_what_one_machine_gives(
     for name, few in (("CORRELATIONS", (0.5, 1.0)), ("LEARNING_RATES", (1e-3,)), ("SLIDE", (0.0,))):
         monkeypatch.setattr(synthetic, name, few)
     monkeypatch.setattr(synthetic, "choice_cells", lambda *_: [])
+    for name in ("calibrated_control_cells", "noise_cells"):  # parts like the others
+        monkeypatch.setattr(universes, name, lambda *_: [])
     whole, first, second, joined = (tmp_path / name for name in ("whole", "first", "second", "joined"))
     assert main(["synthetic", *COMMAND, "--results", str(whole)]) == 0
     for _ in range(2):  # tuning, then what waits for it

@@ -1,5 +1,6 @@
 """Figures that a reader can move: each one piece of HTML, with a picture for where scripts do not run."""
 
+from companion.figures.interactive.atlas import atlas, atlas_data
 from companion.figures.interactive.fragment import Interactive
 from companion.figures.interactive.lab import lab, lab_data, lab_picture
 from companion.figures.interactive.own_runs import own_runs, own_runs_picture
@@ -16,6 +17,8 @@ from companion.figures.interactive.universes import universes, universes_data
 
 __all__ = [
     "Interactive",
+    "atlas",
+    "atlas_data",
     "census_person",
     "census_person_picture",
     "census_runs",

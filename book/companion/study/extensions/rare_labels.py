@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -362,7 +363,7 @@ class _Table:
     """
 
     build: Callable[..., nn.Module]
-    take_on: Callable[[torch.device], Take]
+    take_on: Callable[[torch.device], Callable[[Tensor], tuple[Any, Tensor]]]
     labels: Tensor
     aucs: Callable[[Ensemble, str], Tensor]
 
@@ -390,9 +391,9 @@ def _kuairand(cell: Cell[Choices], sources: Sources) -> _Table:
     data = sources.kuairand.data()
     judged = {"validation": data.validation, "test": data.test}
 
-    def take_on(device: torch.device) -> Take:
+    def take_on(device: torch.device) -> Callable[[Tensor], tuple[tuple[Tensor, Tensor], Tensor]]:
         features, impressions = data.features.to(device), data.train.to(device)
-        return lambda rows: features.rows(impressions, rows)
+        return lambda rows: features.pairs(impressions, rows)
 
     def aucs(ensemble: Ensemble, part: str) -> Tensor:
         return _both(probabilities(ensemble, data, judged[part]), judged[part].labels.float())
