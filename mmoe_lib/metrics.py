@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 
-def auc(scores: Tensor, labels: Tensor) -> Tensor:
+def auc(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Area under the ROC curve of each run: P(score of a positive > score of a negative), ties half.
 
     Args:
         scores: One row a run, (..., N): logits or probabilities, higher meaning more likely 1.
-        labels: 0 or 1, (N,), shared by all runs.
+        labels: 0 or 1, (N,), shared by all runs; rows whose label is NaN are left out.
+        weights: Of the rows, (N,), 0 or more: a pair counts by the product of its two weights. None for 1 each.
 
     Returns:
         AUC of each run, (...), float64.
@@ -26,6 +27,11 @@ def auc(scores: Tensor, labels: Tensor) -> Tensor:
         raise ValueError(
             f"scores have shape {tuple(scores.shape)} and labels {tuple(labels.shape)}, expected (..., N) and (N,)"
         )
+    known = ~labels.isnan()
+    if weights is not None:
+        known &= weights > 0
+        weights = weights[known].double()
+    scores, labels = scores[..., known], labels[known]
     positive = labels == 1
     if not bool((positive | (labels == 0)).all()):
         raise ValueError("labels hold values other than 0 and 1, expected only these: binarise them first")
@@ -37,14 +43,56 @@ def auc(scores: Tensor, labels: Tensor) -> Tensor:
         )
     if not bool(torch.isfinite(scores).all()):
         raise ValueError("scores hold NaN or infinity, expected finite numbers: the model has diverged")
-    negatives = scores[..., ~positive].contiguous().sort(dim=-1).values
+    negatives, order = scores[..., ~positive].contiguous().sort(dim=-1)
     positives = scores[..., positive].contiguous()
     # For each positive: how many negatives lie below it, and how many below it or level with it.
     below = torch.searchsorted(negatives, positives, side="left")
     below_or_level = torch.searchsorted(negatives, positives, side="right")
+    if weights is not None:
+        # Summed weights instead of numbers: those of the first 0, 1, ... negatives from below.
+        of_negatives = weights[~positive][order].cumsum(dim=-1)
+        summed = torch.nn.functional.pad(of_negatives, (1, 0))
+        halves = (summed.gather(-1, below) + summed.gather(-1, below_or_level)) / 2
+        of_positives = weights[positive]
+        return (halves * of_positives).sum(dim=-1) / (of_positives.sum() * of_negatives[..., -1])
     # sum over pairs of [s+ > s-] + [s+ = s-] / 2, exact in integers
     pairs = (below + below_or_level).sum(dim=-1).double() / 2
     return pairs / (num_positive * num_negative)
+
+
+def accuracy(probabilities: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The share of rows whose most likely class is the right one, of each run.
+
+    Args:
+        probabilities: Of C classes, (..., N, C).
+        labels: Classes 0 to C - 1, (N,); rows whose label is NaN are left out.
+        weights: Of the rows, (N,); None for 1 each.
+
+    Returns:
+        (...), float64; NaN where no row has a label.
+    """
+    known = ~labels.isnan()
+    right = probabilities[..., known, :].argmax(dim=-1) == labels[known]
+    return _mean(right.double(), None if weights is None else weights[known])
+
+
+def log_loss(probabilities: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Minus the mean logarithm of the probability of the right class, in nats; arguments and result as `accuracy`.
+
+    A probability of 0 counts as the smallest that its type can tell from 1, as in scikit-learn.
+    """
+    known = ~labels.isnan()
+    least = torch.finfo(probabilities.dtype).eps
+    index = labels[known].long()[:, None].expand(*probabilities.shape[:-2], -1, 1)
+    right = probabilities[..., known, :].gather(-1, index).squeeze(-1)
+    return _mean(-right.double().clamp(least, 1.0).log(), None if weights is None else weights[known])
+
+
+def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Of values (..., N) with weights (N,)."""
+    if weights is None:
+        return values.mean(dim=-1)
+    return (values * weights).sum(dim=-1) / weights.sum()
 
 
 @dataclass(frozen=True)

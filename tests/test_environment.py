@@ -29,7 +29,7 @@ LAYERS = (
     ("mmoe_lib.tasks.census", "mmoe_lib.tasks.kuairand"),
     ("mmoe_lib.models",),
     ("mmoe_lib.models.extensions",),
-    ("mmoe_lib.export",),
+    ("mmoe_lib.export", "mmoe_lib.serving"),
     ("mmoe_lib.training",),
     ("mmoe_lib.frames",),
     (

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import accuracy_score, roc_auc_score
+from sklearn.metrics import log_loss as sklearn_log_loss
 
-from mmoe_lib.metrics import auc, gate_use
+from mmoe_lib.metrics import accuracy, auc, gate_use, log_loss
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -21,6 +22,34 @@ def test_agrees_with_scikit_learn(dtype: torch.dtype, levels: int | None, share:
     ours = auc(scores, torch.tensor(labels))
     expected = [roc_auc_score(labels, row) for row in scores.numpy()]
     assert ours.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_weights_and_missing_labels_agree_with_scikit_learn() -> None:
+    random = np.random.default_rng(3)
+    labels, weights = (random.random(400) < 0.3).astype(float), random.integers(0, 4, 400).astype(float)
+    scores = torch.tensor((random.normal(size=(3, 400)) + labels).round(1))  # ties
+    expected = [roc_auc_score(labels, row, sample_weight=weights) for row in scores.numpy()]
+    assert auc(scores, torch.tensor(labels), torch.tensor(weights)).tolist() == pytest.approx(expected)
+    known = random.random(400) < 0.5
+    holes = torch.tensor(np.where(known, labels, np.nan))
+    assert torch.equal(auc(scores, holes), auc(scores[:, known], torch.tensor(labels[known])))
+
+
+def test_metrics_of_classes_agree_with_scikit_learn() -> None:
+    random = np.random.default_rng(4)
+    shares = random.dirichlet([1, 1, 1], (2, 50))
+    labels, weights = random.integers(0, 3, 50), random.random(50)
+    holes = labels.astype(float)
+    holes[:10] = np.nan
+    given = torch.tensor(shares), torch.tensor(holes), torch.tensor(weights)
+    for ours, theirs in (
+        (accuracy, lambda y, p, w: accuracy_score(y, p.argmax(axis=1), sample_weight=w)),
+        (log_loss, lambda y, p, w: sklearn_log_loss(y, p, sample_weight=w, labels=[0, 1, 2])),
+    ):
+        weighted = [theirs(labels[10:], run[10:], weights[10:]) for run in shares]
+        plain = [theirs(labels[10:], run[10:], None) for run in shares]
+        assert ours(*given).tolist() == pytest.approx(weighted)
+        assert ours(*given[:2]).tolist() == pytest.approx(plain)
 
 
 def test_known_values() -> None:

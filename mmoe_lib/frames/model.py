@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,11 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from mmoe_lib import serving
 from mmoe_lib.export import export_model, export_onnx
-from mmoe_lib.files import write_whole
-from mmoe_lib.frames.encoder import FrameEncoder, check_columns
-from mmoe_lib.frames.targets import MixedLoss, OwnUnits, Target, complete_numbers, labels_of
+from mmoe_lib.files import versions, write_whole
+from mmoe_lib.frames.columns import check_columns, frame_of, names_of, real, warn, whole
+from mmoe_lib.frames.encoder import Embedding, FrameEncoder
+from mmoe_lib.frames.network import EmbeddedModel, MeanOfRuns, rest_untrained_ids
+from mmoe_lib.frames.saved import damaged_error, read_model, write_model
+from mmoe_lib.frames.targets import MixedLoss, OwnUnits, Target, labels_of, weights_of
+from mmoe_lib.frames.watch import watch
 from mmoe_lib.models import PAPER_SIZES, CrossStitch, L2Constrained, TensorFactorization
+from mmoe_lib.models.embeddings import Inputs
 from mmoe_lib.models.extensions import (
     CGC,
     PLE,
@@ -32,7 +36,9 @@ from mmoe_lib.models.extensions import (
 )
 from mmoe_lib.models.layers import ModelBuilder
 from mmoe_lib.seeds import seeded_generator
-from mmoe_lib.training import Ensemble, History, TrainingSettings, epochs, fit
+from mmoe_lib.training import Adam, Ensemble, History, TrainingSettings, epochs, fit
+from mmoe_lib.training.balancing import SURGEONS, Balancer, GradientSurgery, GradNorm, UncertaintyWeighting
+from mmoe_lib.training.batches import parts_of, rebuilt
 from mmoe_lib.training.devices import checked_device, faster_device
 
 _NETWORKS: dict[str, Any] = {"bottom_widths": (113,), "tower_widths": (8,)}
@@ -54,7 +60,12 @@ MODELS: dict[str, partial[Any]] = {
 }
 """Models by name, with the sizes of section 5.1, those of layers with eight experts for two tasks; the ranks of Tensor-Factorization have to be given."""
 
-_FORMAT = "mmoe_lib frame model, version 1"
+BALANCERS: dict[str, Balancer] = {
+    "uncertainty": UncertaintyWeighting(),
+    "GradNorm": GradNorm(),
+    **{name: GradientSurgery(name) for name in SURGEONS},
+}
+"""Balancers of the tasks' gradients by name; those of `SURGEONS` need torchjd."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +81,12 @@ class FitSettings:
         seed: Of the first run, the next ones count up from it; also of the validation rows and the order of rows.
         device: "cpu", "cuda", or "auto", which takes a GPU where it is likely to be faster (`faster_device`).
         compile: Compile the training step: worth its half minute where training takes many.
+        weight_decay: Times each weight, added to its gradient, as torch.optim.Adam does.
+        balancer: A name of `BALANCERS`, which decides how much each task's gradient counts; None takes their sum.
+        task_weights: What the loss of a target is multiplied with, by the target's name; 1 for those not named.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, or there is no such balancer.
     """
 
     epochs: int = 100
@@ -83,17 +97,29 @@ class FitSettings:
     seed: int = 0
     device: str = "cpu"
     compile: bool = False
+    weight_decay: float = 0.0
+    balancer: str | None = None
+    task_weights: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("epochs", self.epochs, 1),
-            ("batch_size", self.batch_size, 1),
-            ("patience", 1 if self.patience is None else self.patience, 1),
-            ("runs", self.runs, 1),
-            ("seed", self.seed, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} is {value}, expected {least} or more")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("runs", 1), ("seed", 0)):
+            if getattr(self, name) is not None or name != "patience":
+                object.__setattr__(self, name, whole(name, getattr(self, name), least))
+        object.__setattr__(self, "learning_rate", real("learning_rate", self.learning_rate))
+        object.__setattr__(self, "weight_decay", real("weight_decay", self.weight_decay, positive=False))
+        if not isinstance(self.compile, bool):
+            raise ValueError(f"compile is {self.compile!r}, expected True or False")
+        if self.balancer is not None and self.balancer not in BALANCERS:
+            raise ValueError(
+                f"balancer is {self.balancer!r}, expected one of {', '.join(BALANCERS)}, or None"
+            )
+        if self.task_weights is not None:
+            if not isinstance(self.task_weights, Mapping):
+                raise ValueError(
+                    f"task_weights are {self.task_weights!r}, expected numbers by a target's name"
+                )
+            for name, weight in self.task_weights.items():
+                real(f"the task weight of {name!r}", weight, positive=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,39 +167,53 @@ class MultiTaskModel:
         *,
         model: str | ModelBuilder = "MMoE",
         sizes: Mapping[str, Any] | None = None,
+        weights: str | None = None,
+        classes: Sequence[str] = (),
+        embeddings: Sequence[str] | Mapping[str, Embedding | int | None] = (),
         validation: float | pd.DataFrame | None = 0.2,
         settings: FitSettings | None = None,
         progress: bool = True,
     ) -> MultiTaskModel:
         """Train on the rows of a frame.
 
-        A target that holds 0 and 1 (or booleans) and nothing else is binary and trained with cross-entropy; any other
-        is real, scaled to mean 0 and variance 1 over the training rows, and trained with squared error. The loss of a
-        run is the sum over targets. Each run keeps the weights of the epoch with the lowest validation loss.
+        A target that holds 0 and 1 (or booleans) and nothing else is binary and trained with cross-entropy; one of
+        text or categories, or named in `classes`, has an output a class, each with a gate and a tower of its own, and
+        is trained with the cross-entropy of their softmax; any other is real, scaled to mean 0 and variance 1 over the
+        training rows, and trained with squared error. A missing value is a missing label: its row counts for the other
+        targets. The loss of a run is the sum over targets. Each run keeps the weights of the epoch with the lowest
+        validation loss. A run that diverges beside others is left out, with a warning.
 
         Args:
             frame: Its rows.
             targets: Names of the K columns to predict.
-            inputs: Names of the columns to read; None for all that are no targets.
-            model: A name of `MODELS`, or a builder called as build(num_inputs, num_tasks, generator=..., **sizes).
+            inputs: Names of the columns to read; None for all that are neither targets nor weights.
+            model: A name of `MODELS`, or a builder called as build(num_inputs, num_outputs, generator=..., **sizes).
             sizes: What the model is to have instead of its default sizes, such as {"num_experts": 4}.
+            weights: Name of a column that says how much each row counts, in training and in the validation loss; only
+                their ratios matter.
+            classes: Names of targets of numbers that are to be classes.
+            embeddings: Names of the inputs that are ids, to be embedded; or how each is, by name: an `Embedding`, or
+                the width of its vectors.
             validation: The share of rows, drawn at random, that is held out from training for early stopping, or a
                 frame of such rows, or None: then all epochs are run and the last weights are kept.
             settings: How long and how fast; None for the defaults.
             progress: Show a progress bar.
 
         Raises:
-            ValueError: If a column is missing, a target incomplete, constant or not numbers, an input neither numbers
-                nor text, a name twice among inputs and targets, a model or its sizes unknown, or validation no share.
-            DivergedError: If a loss becomes NaN or infinite.
+            ValueError: If a column is missing, a target constant, without labels or neither numbers nor text, an input
+                neither numbers, text nor lists, a name twice among inputs and targets, weights negative, a model or
+                its sizes unknown, or validation no share.
+            DivergedError: If a loss becomes NaN or infinite, of the only run or of all.
         """
-        settings = settings or FitSettings()
-        inputs = _checked_names(frame, targets, inputs)
-        for name in targets:
-            complete_numbers(frame, name)  # counts what is missing in all rows, before some are held out
+        settings, frame = settings or FitSettings(), frame_of(frame)
+        targets, inputs = _checked_names(frame, targets, inputs, weights)
+        classes = _named_among("classes", names_of("classes", classes), targets)
+        task_weights = settings.task_weights or {}
+        _named_among("task_weights", list(task_weights), targets)
+        weights_of(frame, weights)  # of all rows, before some are held out
         rows, held_out = _split(frame, validation, settings.seed)
-        encoder = FrameEncoder.fit(rows, inputs)
-        fitted = tuple(Target.fit(rows, name) for name in targets)
+        encoder = FrameEncoder.fit(rows, inputs, _embeddings(embeddings))
+        fitted = tuple(Target.fit(rows, name, classes=name in classes) for name in targets)
         chosen, builder, sizes = _chosen(model, sizes or {})
         seeds = range(settings.seed, settings.seed + settings.runs)
         batch_size = min(settings.batch_size, len(rows))
@@ -182,65 +222,112 @@ class MultiTaskModel:
             settings.device, runs=settings.runs, batch_size=batch_size, steps=settings.epochs * steps
         )
         build = _builder(builder, sizes, encoder, fitted)
+        counted = weights_of(rows, weights)
+        unit = 1.0 if counted is None else float(counted.mean())
 
-        def on_device(frame: pd.DataFrame) -> tuple[Tensor, Tensor]:
-            return encoder.encode(frame).to(device), labels_of(fitted, frame).to(device)
+        def on_device(frame: pd.DataFrame) -> tuple[Inputs, Tensor]:
+            x, counts = encoder.encode(frame), weights_of(frame, weights)
+            y = labels_of(fitted, frame, None if counts is None else counts / unit)
+            return rebuilt(x, [part.to(device) for part in parts_of(x)]), y.to(device)
 
-        loss = MixedLoss(fitted, device)
+        loss = MixedLoss(
+            fitted,
+            device,
+            weights=weights is not None,
+            tasks=[float(task_weights.get(name, 1.0)) for name in targets] if task_weights else None,
+        )
         training = TrainingSettings(
             steps=settings.epochs * steps,
             learning_rate=settings.learning_rate,
+            optimiser=Adam(weight_decay=settings.weight_decay),
             note_every=steps,
             evaluate_every=0 if held_out is None else steps,
             monitor=None if held_out is None else "loss",
             higher_is_better=False,
             patience=None if held_out is None else settings.patience,
             compile=settings.compile,
+            balancer=None if settings.balancer is None else BALANCERS[settings.balancer],
+            on_divergence="raise" if settings.runs == 1 else "record",
         )
-        evaluate = None if held_out is None else partial(_validation_loss, loss, *on_device(held_out))
+        x, y = on_device(rows)
+        others = None if held_out is None else on_device(held_out)
+        if others is not None:
+            _check_labels(fitted, others[1])
         ensemble, history = fit(
             build,
             seeds,
-            lambda device: epochs(*on_device(rows), batch_size, seed=settings.seed),
+            lambda device: epochs(x, y, batch_size, seed=settings.seed),
             loss,
             training,
-            evaluate,
+            None if others is None else partial(_validation_loss, loss, *others),
             device=device,
             progress=progress,
             label="fit",
         )
+        ensemble = _survivors(ensemble, history)
+        if not isinstance(x, Tensor):
+            rest_untrained_ids(ensemble, encoder.ids, x[0])
+        watch(ensemble, fitted, loss, y, *(others or (x, y)), "training" if others is None else "held-out")
         return cls(encoder, fitted, ensemble, chosen, sizes, history)
 
-    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Probabilities of binary targets and values of real ones, a column a target; of several runs their mean.
+    def predict(self, frame: pd.DataFrame, *, spread: bool = False) -> pd.DataFrame:
+        """Probabilities of binary targets and of classes, values of real ones; of several runs their mean.
 
         Args:
-            frame: Holds the input columns, in any order; other columns are not looked at.
+            frame: Holds the input columns, in any order; other columns are not looked at. One row may also be given as
+                a dict or Series, rows as a list of dicts.
+            spread: Give mean and standard deviation over the runs, as columns (target, "mean") and (target, "spread").
 
         Returns:
-            As many rows, with the frame's index.
+            As many rows, with the frame's index, a column a target, or one a class, called "target=class".
 
         Raises:
-            ValueError: If an input column is missing, or holds text or infinity where training had numbers.
+            ValueError: If an input column is missing, or holds text or infinity where training had numbers, or a
+                spread is asked for of one run.
         """
-        x = self.encoder.encode(frame).to(self.ensemble.device)  # (N, d)
-        outputs = self.ensemble.predict(x).cpu()  # (R, N, K)
-        predicted = OwnUnits(self.targets, torch.float64)(outputs).mean(dim=0)  # (N, K)
-        return pd.DataFrame(predicted.numpy(), frame.index, [target.name for target in self.targets])
+        frame = frame_of(frame)
+        if spread and len(self.ensemble) < 2:
+            raise ValueError(
+                "spread is True for a single run, expected several: fit with FitSettings(runs=5)"
+            )
+        outputs = self.ensemble.predict(self._encoded(frame)).cpu()  # (R, N, O)
+        each = OwnUnits(self.targets, torch.float64)(outputs)
+        names = [name for target in self.targets for name in target.names]
+        mean = pd.DataFrame(each.mean(dim=0).numpy(), frame.index, names)  # (N, O)
+        if not spread:
+            return mean
+        deviation = pd.DataFrame(each.std(dim=0).numpy(), frame.index, names)
+        both = pd.concat({"mean": mean, "spread": deviation}, axis=1).swaplevel(axis=1)
+        return both[pd.MultiIndex.from_product([names, ["mean", "spread"]], names=["target", None])]
 
-    def evaluate(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """How well `predict` does on rows that hold the targets too: AUC of binary targets, R2 of real ones.
+    def evaluate(self, frame: pd.DataFrame, *, weights: str | None = None) -> pd.DataFrame:
+        """How well `predict` does on rows that hold the targets too.
+
+        AUC of binary targets, R2 of real ones, accuracy and log loss of classes.
+
+        Args:
+            frame: Holds the input and target columns; rows without a target's label do not count for it.
+            weights: Name of a column that says how much each row counts; None for 1 each.
 
         Returns:
-            A row a target, with columns metric and value.
+            A row a metric, with columns metric and value, called by its target. NaN, with a warning, where a target has
+            one value only, or no label.
 
         Raises:
-            ValueError: If an input or target column is missing or not as in training, or a target has one value only.
+            ValueError: If an input or target column is missing or not as in training.
         """
-        predicted = self.predict(frame)
-        scores = [target.score(predicted[target.name].to_numpy(), frame) for target in self.targets]
-        names = pd.Index([target.name for target in self.targets], name="target")
-        return pd.DataFrame(scores, names, ["metric", "value"])
+        frame = frame_of(frame)
+        predicted, counted = self.predict(frame), weights_of(frame, weights)
+        scores = {
+            target.name: target.scores(predicted[list(target.names)].to_numpy(), frame, counted)
+            for target in self.targets
+        }
+        names = pd.Index([name for name, found in scores.items() for _ in found], name="target")
+        return pd.DataFrame([one for found in scores.values() for one in found], names, ["metric", "value"])
+
+    def _encoded(self, frame: pd.DataFrame) -> Inputs:
+        x = self.encoder.encode(frame)
+        return rebuilt(x, [part.to(self.ensemble.device) for part in parts_of(x)])
 
     def gate_weights(self, frame: pd.DataFrame, run: int = 0) -> pd.DataFrame:
         """How much of each expert each target reads, a row of the frame at a time.
@@ -258,13 +345,14 @@ class MultiTaskModel:
             TypeError: If the model has no gates.
             ValueError: If there is no such run, or the frame is not as `predict` wants it.
         """
-        if not 0 <= run < len(self.ensemble):
+        frame = frame_of(frame)
+        if whole("run", run, 0) >= len(self.ensemble):
             raise ValueError(
                 f"run is {run}, expected 0 to {len(self.ensemble) - 1}: there are {len(self.ensemble)}"
             )
-        weights = self.ensemble.gate_weights(self.encoder.encode(frame).to(self.ensemble.device))[run].cpu()
+        weights = self.ensemble.gate_weights(self._encoded(frame))[run].cpu()
         columns = pd.MultiIndex.from_product(
-            [[target.name for target in self.targets], range(1, weights.shape[-1] + 1)],
+            [[name for target in self.targets for name in target.names], range(1, weights.shape[-1] + 1)],
             names=["target", "expert"],
         )
         return pd.DataFrame(weights.flatten(1).numpy(), frame.index, columns)
@@ -283,18 +371,15 @@ class MultiTaskModel:
                 f"sizes are {dict(self.sizes)}, expected numbers, text and lists of them to save ({error})"
             ) from error
         state = {**self.ensemble.parameters, **self.ensemble.buffers}
-        buffer = io.BytesIO()
         content = {
-            "format": _FORMAT,
             "model": self.model,
             "sizes": sizes,
             "seeds": list(self.ensemble.seeds),
             "encoder": self.encoder.to_plain(),
-            "targets": [asdict(target) for target in self.targets],
+            "targets": [asdict(target) | {"classes": list(target.classes)} for target in self.targets],
             "state": {name: value.detach().cpu() for name, value in state.items()},
         }
-        torch.save(content, buffer)
-        write_whole(Path(path), buffer.getvalue())
+        write_model(Path(path), content)
 
     @classmethod
     def load(
@@ -311,102 +396,174 @@ class MultiTaskModel:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is damaged or no saved model, the builder is not the one that it was fitted with, or the
-                device is not there.
+            ValueError: If it is damaged, no saved model or of another version of the format, the builder is not the one
+                that it was fitted with, or the device is not there.
         """
-        device = checked_device(device)
-        content = _read(Path(path))
-        name = content.get("model")
+        path, device = Path(path), checked_device(device)
+        content = read_model(path)
+        name, targets, encoder = content["model"], content["targets"], content["encoder"]
         if (name is None) != (builder is not None):
             fitted, wanted = ("a builder", "that builder") if name is None else (repr(name), "none")
             raise ValueError(
-                f"{Path(path).name} was fitted with {fitted}, expected {wanted} as the argument builder"
+                f"{path.name} was fitted with {fitted}, expected {wanted} as the argument builder"
             )
-        try:
-            encoder = FrameEncoder.from_plain(content["encoder"])
-            targets = tuple(Target(**fields) for fields in content["targets"])
-            _, build, sizes = _chosen(str(name) if builder is None else builder, content["sizes"])
-            ensemble = Ensemble(_builder(build, sizes, encoder, targets), content["seeds"], device=device)
-            for key, value in {**ensemble.parameters, **ensemble.buffers}.items():
-                saved = content["state"].pop(key)
-                if saved.shape != value.shape:
-                    raise ValueError(f"{key} has shape {tuple(saved.shape)}, expected {tuple(value.shape)}")
-                value.copy_(saved)
-            if content["state"]:
-                raise ValueError(f"it holds {', '.join(content['state'])}, which the model has not")
-        except Exception as error:  # whatever a file that was changed by hand leads to
-            raise ValueError(_damaged(Path(path), error)) from error
+        _, build, sizes = _chosen(str(name) if builder is None else builder, content["sizes"])
+        ensemble = Ensemble(_builder(build, sizes, encoder, targets), content["seeds"], device=device)
+        own, state = {**ensemble.parameters, **ensemble.buffers}, content["state"]
+        needed = {key: tuple(value.shape) for key, value in own.items()}
+        given = {key: tuple(value.shape) for key, value in state.items()}
+        if needed != given:
+            key = next(key for key in {**needed, **given} if needed.get(key) != given.get(key))
+            told = f"{key} has shape {given.get(key)} in the file and {needed.get(key)} in the model"
+            if builder is not None:
+                raise ValueError(
+                    f"the builder makes another model than the one in {path.name}, expected that of fit ({told})"
+                )
+            raise damaged_error(path, ValueError(told))
+        for key, value in own.items():
+            value.copy_(state[key])
         return cls(encoder, targets, ensemble, name, sizes)
 
-    def export(self, path: Path | str) -> None:
-        """Write the network as a file that predicts without this library: ".pt2" or ".onnx".
+    def export(self, path: Path | str, *, form: str = "pt2", opset: int | None = None) -> None:
+        """Write all that a program without this library needs to predict from raw rows, as files or as a folder.
 
-        It maps what `encoder.encode` gives, (N, d) with the columns `encoder.feature_names`, to what `predict` gives,
-        (N, K), in float32.
+        `schema.json` holds the columns with their means, scales, categories and ids, the targets' names, kinds, units
+        and classes, and the versions that wrote it; `serve.py` turns raw rows into predictions with numpy and torch, or
+        onnxruntime. The network itself maps what `encoder.encode` gives to what `predict` gives, in float32.
+
+        Args:
+            path: A folder, made if it is not there; or a file that ends in ".pt2" or ".onnx", beside which the schema
+                is written, as "shop.schema.json" beside "shop.pt2".
+            form: Of the network in a folder, "pt2" or "onnx".
+            opset: Version of ONNX's operators; None leaves it to torch.
 
         Raises:
-            ValueError: If the file's name ends otherwise.
-            ImportError: If ".onnx" is asked for and its packages are not installed.
-            OSError: If the file cannot be written; there is then none, or still the one that was there.
+            ValueError: If the file's name ends otherwise, or a weight is no finite number.
+            ImportError: If ONNX is asked for and its packages are not installed.
+            OSError: If a file cannot be written; there is then none, or still the one that was there.
         """
         path = Path(path)
-        writers: dict[str, Callable[[nn.Module, int, Path], object]] = {
+        single = bool(path.suffix) and not path.is_dir()
+        network = path if single else path / f"model.{form}"
+        writers: dict[str, Callable[..., object]] = {
             ".pt2": export_model,
-            ".onnx": export_onnx,
+            ".onnx": partial(export_onnx, opset=opset),
         }
-        if path.suffix not in writers:
-            raise ValueError(f"the file is {path.name}, expected a name that ends in {' or '.join(writers)}")
-        module = _MeanOfRuns(self.ensemble, self.targets)
-        writers[path.suffix](module, len(self.encoder.feature_names), path)
+        if network.suffix not in writers:
+            raise ValueError(
+                f"the file is {network.name}, expected a name that ends in {' or '.join(writers)}, or a folder"
+            )
+        schema = {
+            "format": serving.FORMAT,
+            "versions": versions(),
+            "model": network.name,
+            "columns": self.encoder.to_plain(),
+            "features": list(self.encoder.feature_names),
+            "targets": [
+                asdict(target) | {"names": target.names, "predicted as": target.kind}
+                for target in self.targets
+            ],
+        }
+        if not single:
+            path.mkdir(parents=True, exist_ok=True)
+        num_ids = sum(column.length for column in self.encoder.ids)
+        module = MeanOfRuns(self.ensemble, self.targets)
+        writers[network.suffix](module, len(self.encoder.feature_names), network, num_ids=num_ids)
+        beside = network.with_suffix(".schema.json") if single else path / "schema.json"
+        write_whole(beside, json.dumps(schema, indent=1).encode())
+        if not single:
+            write_whole(path / "serve.py", Path(serving.__file__).read_bytes())
 
 
-class _MeanOfRuns(nn.Module):
-    """Encoded rows (B, d) to predictions (B, K): each run's in their own unit, then their mean."""
-
-    def __init__(self, ensemble: Ensemble, targets: Sequence[Target]) -> None:
-        super().__init__()
-        self.runs = nn.ModuleList(ensemble.module(run) for run in range(len(ensemble)))
-        self.own_units = OwnUnits(targets, ensemble.dtype).to(ensemble.device)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([self.own_units(run(x)) for run in self.runs]).mean(dim=0)
-
-
-def _validation_loss(loss: MixedLoss, x: Tensor, y: Tensor, ensemble: Ensemble) -> dict[str, Tensor]:
+def _validation_loss(loss: MixedLoss, x: Inputs, y: Tensor, ensemble: Ensemble) -> dict[str, Tensor]:
     """The sum of the task losses of each run, (R,), over the held-out rows."""
     return {"loss": vmap(loss, in_dims=(0, None))(ensemble.predict(x), y).sum(dim=1)}
 
 
-def _checked_names(frame: pd.DataFrame, targets: Sequence[str], inputs: Sequence[str] | None) -> list[str]:
-    """The names of the inputs; raises ValueError unless all names are text, in the frame, and given once."""
-    for what, names in (("targets", targets), ("inputs", inputs)):
-        if isinstance(names, str):
-            raise ValueError(f"{what} is {names!r}, expected a list of names such as [{names!r}]")
+def _check_labels(targets: Sequence[Target], y: Tensor) -> None:
+    """Warn of targets without a label among the held-out rows (N, ...); raise ValueError if none has one."""
+    labelled = ~y[:, : len(targets)].isnan().all(dim=0)
+    without = [
+        repr(target.name) for target, there in zip(targets, labelled.tolist(), strict=True) if not there
+    ]
+    if len(without) == len(targets):
+        raise ValueError(
+            f"the {len(y)} validation rows hold no label of any target, expected some: give others, or validation=None"
+        )
+    if without:
+        warn(
+            f"the {len(y)} validation rows hold no label of {', '.join(without)}: early stopping does not see it"
+        )
+
+
+def _survivors(ensemble: Ensemble, history: History) -> Ensemble:
+    """The runs that did not diverge; a warning names the others."""
+    diverged = [run for run, step in enumerate(history.diverged_step.tolist()) if step]
+    if not diverged:
+        return ensemble
+    seeds = ", ".join(str(ensemble.seeds[run]) for run in diverged)
+    warn(
+        f"{len(diverged)} of {len(ensemble)} runs diverged and are left out (seeds {seeds}): lower learning_rate"
+    )
+    return ensemble.keep([run for run in range(len(ensemble)) if run not in diverged])
+
+
+def _checked_names(
+    frame: pd.DataFrame, targets: Sequence[str], inputs: Sequence[str] | None, weights: str | None
+) -> tuple[list[str], list[str]]:
+    """The names of targets and inputs; raises ValueError unless all are text, in the frame, and given once."""
+    targets = names_of("targets", targets)
     if not targets:
         raise ValueError("targets is empty, expected the name of at least one column to predict")
-    inputs = [name for name in frame.columns if name not in targets] if inputs is None else list(inputs)
-    names = [*targets, *inputs]
+    if weights is not None and not isinstance(weights, str):
+        raise ValueError(f"weights is {type(weights).__name__}, expected the name of a column")
+    beside = {*targets, weights}
+    inputs = names_of(
+        "inputs", [name for name in frame.columns if name not in beside] if inputs is None else inputs
+    )
+    names = [*targets, *inputs, *([] if weights is None else [weights])]
     for name in names:
-        if not isinstance(name, str):
-            raise ValueError(
-                f"column {name!r} has no text as its name, expected text: frame.columns.astype(str)"
-            )
         if names.count(name) > 1 and name in frame.columns:
-            raise ValueError(f"column {name!r} is named twice, expected once, as a target or as an input")
+            raise ValueError(
+                f"column {name!r} is named twice, expected once, as a target, an input or the weights"
+            )
     check_columns(frame, names)
-    return inputs
+    return targets, inputs
+
+
+def _named_among(what: str, names: list[str], targets: list[str]) -> list[str]:
+    strange = [name for name in names if name not in targets]
+    if strange:
+        raise ValueError(f"{what} name {strange[0]!r}, expected some of the targets {', '.join(targets)}")
+    return names
+
+
+def _embeddings(given: Sequence[str] | Mapping[str, Embedding | int | None]) -> dict[str, Embedding]:
+    """How each named column is embedded."""
+    if not isinstance(given, Mapping):
+        return {name: Embedding() for name in names_of("embeddings", given)}
+    return {
+        name: how if isinstance(how, Embedding) else Embedding(how)
+        for name, how in zip(names_of("embeddings", given), given.values(), strict=True)
+    }
 
 
 def _split(
     frame: pd.DataFrame, validation: float | pd.DataFrame | None, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Training rows and validation rows."""
-    if validation is None or isinstance(validation, pd.DataFrame):
-        return frame, validation
-    held_out = round(validation * len(frame)) if 0 < validation < 1 else 0
+    if validation is None:
+        return frame, None
+    if not isinstance(validation, bool | int | float | str):
+        held_out_rows = frame_of(validation)
+        if not len(held_out_rows):
+            raise ValueError("validation is a frame of 0 rows, expected some, or a share, or None")
+        return frame, held_out_rows
+    share = validation if isinstance(validation, float) else 0.0
+    held_out = round(share * len(frame)) if 0 < share < 1 else 0
     if not 0 < held_out < len(frame):
         raise ValueError(
-            f"validation is {validation} of {len(frame)} rows, expected a share between 0 and 1 that leaves rows for "
+            f"validation is {validation!r} of {len(frame)} rows, expected a share between 0 and 1 that leaves rows for "
             "both, or a frame, or None"
         )
     order = torch.randperm(len(frame), generator=seeded_generator(seed, "validation rows")).numpy()
@@ -430,21 +587,26 @@ def _builder(
     """What makes one run.
 
     Raises:
-        ValueError: If the builder does not take these sizes, or its model does not give one output a target.
+        ValueError: If the builder does not take these sizes, or its model does not give one output a target or class.
     """
-    num_inputs, num_tasks = len(encoder.feature_names), len(targets)
+    num_numbers, num_outputs = len(encoder.feature_names), sum(target.outputs for target in targets)
     try:
-        inspect.signature(builder).bind(num_inputs, num_tasks, generator=None, **sizes)
+        inspect.signature(builder).bind(num_numbers, num_outputs, generator=None, **sizes)
     except TypeError as error:
         raise ValueError(
             f"sizes are {dict(sizes)}, expected what {_name_of(builder)} takes ({error}): correct them"
         ) from error
-    build = partial(builder, num_inputs, num_tasks, **sizes)
+    numbers, top = torch.zeros(1, num_numbers), partial(builder, **sizes)
+    x: Inputs = numbers
+    build: partial[Any] = partial(top, num_numbers, num_outputs)
+    if encoder.ids:
+        x = torch.ones(1, sum(column.length for column in encoder.ids), dtype=torch.int64), numbers
+        build = partial(EmbeddedModel, num_numbers, num_outputs, columns=encoder.ids, top=top)
     with torch.no_grad():
-        given = tuple(build(generator=seeded_generator(0, "trial"))(torch.zeros(1, num_inputs)).shape)
-    if given != (1, num_tasks):
+        given = tuple(build(generator=seeded_generator(0, "trial")).eval()(x).shape)
+    if given != (1, num_outputs):
         raise ValueError(
-            f"the model gives outputs {given} for one row, expected {(1, num_tasks)}: one a target"
+            f"the model gives outputs {given} for one row, expected {(1, num_outputs)}: one a target, or a class"
         )
     return build
 
@@ -452,29 +614,3 @@ def _builder(
 def _name_of(builder: ModelBuilder) -> str:
     function = builder.func if isinstance(builder, partial) else builder
     return getattr(function, "__name__", repr(function))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The content of a saved file.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is no such file, or damaged.
-    """
-    raw = path.read_bytes()
-    try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            damaged = archive.testzip()  # torch does not look at the sums
-        if damaged is not None:
-            raise ValueError(f"the sum of {damaged} is wrong")
-        content = torch.load(io.BytesIO(raw), weights_only=True, map_location="cpu")
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise ValueError(f"its format is not {_FORMAT!r}")
-    except Exception as error:  # zipfile and torch raise whatever their readers do
-        raise ValueError(_damaged(path, error)) from error
-    return content
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-    return f"{path.name} is no saved model, expected a file of MultiTaskModel.save: save it again ({reason})"

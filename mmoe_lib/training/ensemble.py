@@ -331,7 +331,10 @@ def _with_unchanged_buffers(module: nn.Module, x: Inputs) -> tuple[Tensor, Tenso
 
 
 class _Told:
-    """A loss that says in one line what it was given wrongly."""
+    """A loss that says in one line what it was given wrongly.
+
+    A loss whose tasks have other numbers of outputs and labels than one each says so as `num_tasks` and `num_labels`.
+    """
 
     def __init__(self, loss: Loss) -> None:
         self.loss = loss
@@ -343,7 +346,8 @@ class _Told:
             raise ValueError(
                 f"the model gives {given} for a batch, expected a tensor (B, K): one output a task"
             )
-        if labels.shape != outputs.shape:
+        tasks, width = (getattr(self.loss, name, outputs.shape[1]) for name in ("num_tasks", "num_labels"))
+        if labels.shape != (len(outputs), width):
             raise ValueError(
                 f"labels have shape {tuple(labels.shape)} and outputs {tuple(outputs.shape)}, expected (B, K) of both: "
                 "one label a row and task"
@@ -357,10 +361,8 @@ class _Told:
                 f"these ({reason[0]})"
             ) from error
         given = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-        if given != outputs.shape[1:]:
-            raise ValueError(
-                f"{name} gives {given}, expected ({outputs.shape[1]},): the mean of each task by itself"
-            )
+        if given != (tasks,):
+            raise ValueError(f"{name} gives {given}, expected ({tasks},): the mean of each task by itself")
         return losses
 
 

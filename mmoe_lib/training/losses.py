@@ -1,4 +1,7 @@
-"""Losses of one run: outputs and labels (B, K) to one mean loss a task, (K,)."""
+"""Losses of one run: outputs and labels (B, K) to one mean loss a task, (K,).
+
+A label that is NaN is missing: its row does not count for that task, and does for the others.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,37 @@ from torch import Tensor
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+def mean_of_known(losses: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The mean over the rows that have a label, 0 for a task that has none in the batch.
+
+    Args:
+        losses: Of each row and task, (B, K), finite where a label is missing too.
+        labels: (B, K), NaN where missing.
+        weights: Of the rows, (B,): sum w l / n over the n rows with a label; None for 1 each.
+    """
+    known = ~labels.isnan()
+    losses = losses if weights is None else losses * weights[:, None]
+    return torch.where(known, losses, 0.0).sum(dim=0) / known.sum(dim=0).clamp_min(1)
+
+
+def squared_errors(outputs: Tensor, labels: Tensor) -> Tensor:
+    """The squared error of each row and task, (B, K); 0 where the label is missing."""
+    return torch.where(labels.isnan(), 0.0, outputs - labels).square()
+
+
+def cross_entropies(outputs: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy of each row and binary task, (B, K); with label 0 where it is missing."""
+    return F.binary_cross_entropy_with_logits(outputs, labels.nan_to_num(), reduction="none")
+
+
 def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
     """Mean squared error of each task (synthetic tasks)."""
-    return (outputs - labels).square().mean(dim=0)
+    return mean_of_known(squared_errors(outputs, labels), labels)
 
 
 def binary_cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy in nats of each binary task; outputs are logits."""
-    return F.binary_cross_entropy_with_logits(outputs, labels, reduction="none").mean(dim=0)
+    return mean_of_known(cross_entropies(outputs, labels), labels)
 
 
 def weighted(loss: Loss, weights: Sequence[float]) -> Loss:
@@ -48,10 +74,9 @@ def class_balanced(positive_weights: Sequence[float]) -> Loss:
     given = tuple(float(weight) for weight in positive_weights)
 
     def of_tasks(outputs: Tensor, labels: Tensor) -> Tensor:
-        weights = outputs.new_tensor(given)
-        return F.binary_cross_entropy_with_logits(outputs, labels, pos_weight=weights, reduction="none").mean(
-            dim=0
-        )
+        weights, known = outputs.new_tensor(given), labels.nan_to_num()
+        losses = F.binary_cross_entropy_with_logits(outputs, known, pos_weight=weights, reduction="none")
+        return mean_of_known(losses, labels)
 
     return of_tasks
 
@@ -73,6 +98,6 @@ def focal(gamma: float = 2.0) -> Loss:
         log_p = F.logsigmoid(torch.where(labels > 0.5, outputs, -outputs))  # (B, K)
         # 1 - p_t = sigmoid of the opposite sign; through its logarithm, whose gradient is finite where it is 0
         log_rest = F.logsigmoid(torch.where(labels > 0.5, -outputs, outputs))
-        return -(torch.exp(gamma * log_rest) * log_p).mean(dim=0)
+        return mean_of_known(-torch.exp(gamma * log_rest) * log_p, labels)
 
     return of_tasks

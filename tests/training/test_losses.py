@@ -8,13 +8,38 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmoe_lib.training.losses import binary_cross_entropy, class_balanced, focal, squared_error, weighted
+from mmoe_lib.training.losses import (
+    Loss,
+    binary_cross_entropy,
+    class_balanced,
+    focal,
+    squared_error,
+    weighted,
+)
 
 
 def _batch() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(50, 2, generator=generator, dtype=torch.float64)
     return logits, (torch.rand(50, 2, generator=generator) < 0.3).double()
+
+
+@pytest.mark.parametrize(
+    "loss", [squared_error, binary_cross_entropy, class_balanced((3.0, 1.0)), focal(1.0)]
+)
+def test_a_label_that_is_nan_is_a_row_less_for_that_task(loss: Loss) -> None:
+    outputs, labels = _batch()
+    outputs.requires_grad_()
+    missing = torch.arange(50) % 3 == 0
+    labels[missing, 1] = torch.nan
+    losses = loss(outputs, labels)
+    alone = outputs[~missing][:, [1, 1]], labels[~missing][:, [1, 1]]
+    torch.testing.assert_close(losses[0], loss(outputs[:, [0, 0]], labels[:, [0, 0]])[0])
+    torch.testing.assert_close(losses[1], loss(*alone)[1])
+    (gradient,) = torch.autograd.grad(losses.sum(), outputs)
+    assert gradient[missing, 1].abs().max() == 0
+    assert (gradient[~missing, 1] != 0).all()
+    assert loss(outputs, torch.full_like(labels, torch.nan)).tolist() == [0, 0]
 
 
 def test_task_weights_multiply_the_losses() -> None:
