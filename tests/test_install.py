@@ -153,7 +153,7 @@ def test_the_library_trains_on_a_frame_without_the_repository_and_the_book_s_too
 ) -> None:
     done = run_alone(TEN_LINES, library, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {file.name for file in tmp_path.iterdir()} == {"model.pt", "model.pt2"}
+    assert {file.name for file in tmp_path.iterdir()} == {"model.pt", "model.pt2", "model.schema.json"}
     for name in ("sklearn", "companion"):  # which this environment has
         refused = run_alone(f"import {name}", library, tmp_path)
         assert f"No module named '{name}'" in refused.stderr
