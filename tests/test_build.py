@@ -384,14 +384,16 @@ def workflows() -> list[Path]:
 def test_workflow_calls_what_exists(path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert content[True], "`on:` is read as the boolean by YAML 1.1"
-    assert content["permissions"], "the least that it needs"
+    assert content["permissions"] in ({}, {"contents": "read"}), "a job that needs more says so itself"
     commands = 0
     for job in content["jobs"].values():
         assert "timeout-minutes" in job
         for step in job["steps"]:
             assert ("uses" in step) != ("run" in step)
             if "uses" in step:
-                assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step["uses"]), step["uses"]
+                assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]), step["uses"]
+                if step["uses"].startswith("actions/checkout@"):
+                    assert step["with"]["persist-credentials"] is False
             for target in re.findall(
                 r"^\s*(?:[A-Z_]+=\S+ )*make ([a-z]+)", step.get("run", ""), re.MULTILINE
             ):
@@ -399,11 +401,29 @@ def test_workflow_calls_what_exists(path: Path) -> None:
                 commands += 1
             for file in re.findall(r"\b(?:book|tests|data)/[\w./-]+", step.get("run", "")):
                 assert (ROOT / file).exists(), file
-    assert commands or path.stem == "colab"
+    assert commands or path.stem in {"colab", "versions", "nightly", "release"}
 
 
-def test_there_is_a_workflow_for_tests_gpu_colab_and_pages() -> None:
-    assert {path.stem for path in workflows()} == {"tests", "gpu", "colab", "pages"}
+def test_the_workflows_are_these() -> None:
+    assert {path.stem for path in workflows()} == {
+        "tests",
+        "gpu",
+        "colab",
+        "pages",
+        "versions",
+        "nightly",
+        "release",
+    }
+
+
+def test_a_pinned_action_has_one_commit_and_names_its_release() -> None:
+    pins: dict[str, set[str]] = {}
+    for path in workflows():
+        for action, pin in re.findall(r"uses: ([\w/-]+)@(.*)", path.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"[0-9a-f]{40} # v\d+\.\d+\.\d+", pin), f"{path.name}: {action}@{pin}"
+            pins.setdefault(action, set()).add(pin)
+    assert pins
+    assert all(len(found) == 1 for found in pins.values()), pins
 
 
 def test_own_check_runs_tests_and_book() -> None:

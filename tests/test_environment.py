@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from _scripts import set_up as set_up_script
+from _scripts.bounds import oldest
 from _scripts.layout import ROOT
 from packaging.requirements import Requirement
 
@@ -127,6 +128,41 @@ def test_conda_environment_takes_its_versions_from_pyproject() -> None:
 def test_library_asks_for_lower_bounds_only() -> None:
     for line in pyproject()["project"]["dependencies"]:
         assert re.fullmatch(r"[A-Za-z0-9_.-]+>=[\d.]+", line), line
+
+
+def test_every_lower_bound_is_what_the_oldest_job_installs() -> None:
+    """A bound that is declared and left out of the job's constraints would be a promise that nobody tries."""
+    exact = dict(line.split("==") for line in oldest(pyproject()["project"]))
+    for requirement in requirements().values():
+        lower = [part.version for part in requirement.specifier if part.operator == ">="]
+        assert lower == [exact[requirement.name]]
+    steps = versions_workflow()["steps"]
+    assert any("_scripts.bounds > oldest.txt" in step.get("run", "") for step in steps)
+    assert any('.[test]"' in step.get("run", "") for step in steps)
+
+
+def test_a_requirement_without_a_bound_or_with_two_is_refused() -> None:
+    project = {"name": "own", "dependencies": ["torch>=2.4"], "optional-dependencies": {"all": ["own[a]"]}}
+    assert oldest(project) == ["torch==2.4"]
+    with pytest.raises(ValueError, match="'numpy' has no lower bound, expected name>=version"):
+        oldest({**project, "dependencies": ["numpy"]})
+    with pytest.raises(ValueError, match=r"torch has the bounds 2\.4 and 2\.5, expected one"):
+        oldest({**project, "optional-dependencies": {"all": ["torch>=2.5"]}})
+
+
+def versions_workflow() -> dict[str, Any]:
+    path = ROOT / ".github" / "workflows" / "versions.yml"
+    job: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]["library"]
+    return job
+
+
+def test_the_oldest_python_runs_with_the_oldest_and_the_newest_packages() -> None:
+    matrix = versions_workflow()["strategy"]["matrix"]
+    python = pyproject()["project"]["requires-python"].removeprefix(">=")
+    assert matrix["python"][0] == python
+    assert {"oldest", "newest"} == set(matrix["bounds"])
+    assert {system.split("-")[0] for system in matrix["system"]} == {"ubuntu", "macos", "windows"}
+    assert all(left["bounds"] == "oldest" and left["python"] != python for left in matrix["exclude"])
 
 
 def test_exact_versions_satisfy_every_requirement() -> None:
