@@ -370,6 +370,14 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "validation takes all": (lambda: quick(shop(2), validation=0.9), "validation is 0.9 of 2 rows"),
     "model": (lambda: quick(model="MoE"), "model is 'MoE', expected one of MMoE"),
     "size": (lambda: quick(sizes={"experts": 3}), "sizes are .*experts"),
+    "a size that is no number": (
+        lambda: quick(sizes={"expert_widths": 16}),
+        "sizes are .*'expert_widths': 16",
+    ),
+    "sizes that are a list": (lambda: quick(sizes=[1]), "sizes are list"),
+    "no model": (lambda: quick(model=None), "model is None"),
+    "settings as a dict": (lambda: quick(settings={"epochs": 1}), "settings are dict"),
+    "a device without numbers": (lambda: FitSettings(device="meta"), "device is 'meta'"),
     "size that is needed": (lambda: quick(model="Tensor-Factorization"), "sizes are .*ranks"),
     "another number of outputs": (
         lambda: quick(model=lambda d, k, generator: SharedBottom(d, k + 1, (4,), generator=generator)),

@@ -107,6 +107,8 @@ class FitSettings:
                 object.__setattr__(self, name, whole(name, getattr(self, name), least))
         object.__setattr__(self, "learning_rate", real("learning_rate", self.learning_rate))
         object.__setattr__(self, "weight_decay", real("weight_decay", self.weight_decay, positive=False))
+        if str(self.device) == "meta":
+            raise ValueError("device is 'meta', which holds no numbers, expected 'cpu', 'cuda' or 'auto'")
         if not isinstance(self.compile, bool):
             raise ValueError(f"compile is {self.compile!r}, expected True or False")
         if self.balancer is not None and self.balancer not in BALANCERS:
@@ -205,7 +207,9 @@ class MultiTaskModel:
                 its sizes unknown, or validation no share.
             DivergedError: If a loss becomes NaN or infinite, of the only run or of all.
         """
-        settings, frame = settings or FitSettings(), frame_of(frame)
+        settings, frame = FitSettings() if settings is None else settings, frame_of(frame)
+        if not isinstance(settings, FitSettings):
+            raise ValueError(f"settings are {type(settings).__name__}, expected FitSettings(...) or None")
         targets, inputs = _checked_names(frame, targets, inputs, weights)
         classes = _named_among("classes", names_of("classes", classes), targets)
         task_weights = settings.task_weights or {}
@@ -574,7 +578,9 @@ def _chosen(
     model: str | ModelBuilder, sizes: Mapping[str, Any]
 ) -> tuple[str | None, ModelBuilder, dict[str, Any]]:
     """The model's name, if it has one, its builder, and all of its sizes."""
-    if not isinstance(model, str):
+    if not isinstance(sizes, Mapping):
+        raise ValueError(f"sizes are {type(sizes).__name__}, expected a dict such as {{'num_experts': 4}}")
+    if not isinstance(model, str) and callable(model):
         return None, model, dict(sizes)
     if model not in MODELS:
         raise ValueError(f"model is {model!r}, expected one of {', '.join(MODELS)}, or a builder")
@@ -602,8 +608,15 @@ def _builder(
     if encoder.ids:
         x = torch.ones(1, sum(column.length for column in encoder.ids), dtype=torch.int64), numbers
         build = partial(EmbeddedModel, num_numbers, num_outputs, columns=encoder.ids, top=top)
-    with torch.no_grad():
-        given = tuple(build(generator=seeded_generator(0, "trial")).eval()(x).shape)
+    try:
+        with torch.no_grad():
+            given = tuple(build(generator=seeded_generator(0, "trial")).eval()(x).shape)
+    except TypeError as error:
+        if builder not in MODELS.values():
+            raise  # the caller's own
+        raise ValueError(
+            f"sizes are {dict(sizes)}, expected whole numbers, and lists of them for widths ({error})"
+        ) from error
     if given != (1, num_outputs):
         raise ValueError(
             f"the model gives outputs {given} for one row, expected {(1, num_outputs)}: one a target, or a class"
