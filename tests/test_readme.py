@@ -4,6 +4,7 @@ import doctest
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,6 +21,8 @@ from _scripts.summary import (
 )
 
 from companion.claims import ClaimRow, scorecard
+from companion.study.presets import preset
+from mmoe_lib.models import SharedBottom
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -123,3 +126,22 @@ def test_the_speeds_are_those_of_the_stored_benchmark() -> None:
         ("… against the plain loop of two threads", "ensemble", "user_ratio", "{:.1f} x", {"processes": 2}),
     ):
         assert lines[name] == shown(kind, column, text, **where), name
+
+
+def test_the_worked_examples_of_contributing_run_and_are_short() -> None:
+    text = README.with_name("CONTRIBUTING.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    assert len(examples) == 3
+    made: dict[str, Any] = {}
+    for code in examples:
+        assert code.count("\n") < 60
+        exec(compile(code, "CONTRIBUTING.md", "exec"), made)
+    (part,) = made["MEANS"].parts(preset("smoke"), README.parent)
+    cell = part.cells(pd.DataFrame())[0]
+    rows = part.run(cell)
+    assert list(rows["seed"]) == list(cell.seeds)
+    assert {*rows.columns, *cell.facts} == {"seed", *part.columns}
+    bottom = made["ScaledBottom"](5, 2, 8, generator=torch.Generator().manual_seed(0))
+    same = SharedBottom(5, 2, (8,), generator=torch.Generator().manual_seed(0))
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(bottom(x), same(x))
