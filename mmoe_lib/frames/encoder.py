@@ -82,7 +82,7 @@ class Number:
         """The name of the one column."""
         return (self.name,)
 
-    def encode(self, column: pd.Series[Any], out: Floats32) -> None:
+    def encode(self, column: pd.Series[Any], out: NDArray[np.float32]) -> None:
         """Write the column (N,) into zeros (N, 1).
 
         Raises:
@@ -144,7 +144,7 @@ class Category:
         """The names of the V + 1 columns."""
         return tuple(f"{self.name}={value}" for value in (*self.values, UNKNOWN))
 
-    def encode(self, column: pd.Series[Any], out: Floats32) -> None:
+    def encode(self, column: pd.Series[Any], out: NDArray[np.float32]) -> None:
         """Write the column (N,) into zeros (N, V + 1)."""
         places = _places(self.name, column, {value: place for place, value in enumerate(self.values)})
         known = np.flatnonzero(places >= 0)
