@@ -80,6 +80,7 @@ HEAVY = (
     "optuna",
     "nbformat",
     "IPython",
+    "ray",
 )
 SECONDS = 3.0
 
