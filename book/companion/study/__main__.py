@@ -136,6 +136,10 @@ def _run(options: argparse.Namespace) -> int:
 def _device(options: argparse.Namespace) -> torch.device:
     """Where cells train; on a cluster a GPU that this machine need not have."""
     if options.executor == "ray":
+        if options.cell is not None:
+            raise ValueError(
+                "--cell is asked for with --executor ray, expected one: a single cell is run again here"
+            )
         if options.address is not None and options.workers is not None:
             raise ValueError(
                 "--workers is asked for with --address, expected one: a cluster has its own CPUs"

@@ -202,6 +202,7 @@ def test_what_cannot_be_had_is_one_line(
     command = ["synthetic", "--preset", "smoke", "--results", str(tmp_path)]
     assert main([*command, "--address", "127.0.0.1:1"]) == 1
     assert main([*command, "--executor", "ray", "--address", "127.0.0.1:1", "--workers", "2"]) == 1
+    assert main([*command, "--executor", "ray", "--cell", "MMoE"]) == 1
     assert main([*command, "--executor", "ray", "--device", "cuda"]) == 1
     monkeypatch.setattr(module, "ANSWERS_WITHIN", 1.5)
     assert main([*command, "--executor", "ray", "--address", "127.0.0.1:1"]) == 1
@@ -211,6 +212,7 @@ def test_what_cannot_be_had_is_one_line(
     expected = [
         "expected --executor ray",
         "--workers is asked for",
+        "--cell is asked for",
         "0 GPUs per cell",
         "no answer within",
         "not installed",
