@@ -81,6 +81,7 @@ HEAVY = (
     "optuna",
     "nbformat",
     "IPython",
+    "ray",
 )
 SECONDS = 3.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import torch
 
 from companion.checkout import ROOT
 from companion.study.cells import CellsFailedError, Shard
-from companion.study.executors import Local
+from companion.study.executors import Executor, Local
 from companion.study.merging import merge
+from companion.study.on_ray import ray_cluster
 from companion.study.plan import MOST_RUNS, Plan, run_again, run_study, show_state
 from companion.study.plans import STUDIES
 from companion.study.presets import PRESETS, Preset, preset
@@ -50,6 +52,25 @@ def _parser() -> argparse.ArgumentParser:
         "--device",
         default="auto",
         help="cpu, cuda, or auto (default): a GPU where there is one, but the CPU for the smoke preset",
+    )
+    parser.add_argument(
+        "--executor",
+        choices=["local", "ray"],
+        default="local",
+        help="who runs cells: this machine's processes (default), or Ray",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="with --executor ray: the head of a running cluster that this machine is part of, or auto "
+        "(default: one is started here for the time of the study)",
+    )
+    parser.add_argument(
+        "--gpus-per-cell",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="with --executor ray: GPUs that a cell trains on, or a fraction of one (default: 0, on CPUs)",
     )
     parser.add_argument(
         "--workers",
@@ -90,23 +111,49 @@ def _run(options: argparse.Namespace) -> int:
         )
     if options.compare and options.cell is None:
         raise ValueError("--compare is asked for without --cell, expected both: name the cell to compare")
-    # A GPU's start alone takes as long as a part of the smoke preset on a CPU.
-    wanted = "cpu" if (options.device, options.preset) == ("auto", "smoke") else options.device
-    device = checked_device(wanted)
+    device = _device(options)
     if device.type == "meta":
         raise ValueError("device is 'meta', expected cpu, cuda or auto: nothing is computed there")
     plan = Plan(STUDIES[options.study], _sized(preset(options.preset), device, options.chunk), folder)
     if options.list or options.status:
         show_state(plan, every_cell=options.list)
         return 0
-    executor = Local(_number_of_workers(options.workers, device))
+    workers = _number_of_workers(options.workers, device)
     shard = Shard.read(options.shard) if options.shard else None
     if options.cell is not None:
         run_again(plan, options.cell, device, compare=options.compare)
         return 0
-    print(f"rows go to {folder.resolve()}")
-    done = run_study(plan, device, executor=executor, most_runs=options.chunk or MOST_RUNS, shard=shard)
+    with ExitStack() as stack:
+        executor: Executor = Local(workers)
+        if options.executor == "ray":
+            asked = ray_cluster(options.address, workers=workers, gpus_per_cell=options.gpus_per_cell)
+            executor = stack.enter_context(asked)
+        print(f"rows go to {folder.resolve()}")
+        done = run_study(plan, device, executor=executor, most_runs=options.chunk or MOST_RUNS, shard=shard)
     return 0 if done else 1
+
+
+def _device(options: argparse.Namespace) -> torch.device:
+    """Where cells train; on a cluster a GPU that this machine need not have."""
+    if options.executor == "ray":
+        if options.cell is not None:
+            raise ValueError(
+                "--cell is asked for with --executor ray, expected one: a single cell is run again here"
+            )
+        if options.address is not None and options.workers is not None:
+            raise ValueError(
+                "--workers is asked for with --address, expected one: a cluster has its own CPUs"
+            )
+        if options.device not in ("auto", "cuda" if options.gpus_per_cell else "cpu"):
+            raise ValueError(
+                f"device is {options.device!r} with {options.gpus_per_cell:g} GPUs per cell, expected that to fit: on "
+                "a cluster --gpus-per-cell says where cells train"
+            )
+        return torch.device("cuda" if options.gpus_per_cell else "cpu")
+    if options.address is not None or options.gpus_per_cell:
+        raise ValueError("--address or --gpus-per-cell is asked for, expected --executor ray with it")
+    # A GPU's start alone takes as long as a part of the smoke preset on a CPU.
+    return checked_device("cpu" if (options.device, options.preset) == ("auto", "smoke") else options.device)
 
 
 def _default_folder() -> Path:

@@ -1,4 +1,4 @@
-"""Who runs the cells of a study: one small protocol, and this machine behind it.
+"""Who runs the cells of a study: one small protocol, and this machine behind it; a cluster is in `on_ray`.
 
 A study hands over what is to be done and takes what comes back, in whatever order; it knows nothing of processes. What
 fails is a value among the others, so that it costs nothing but itself.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from companion.study.origin import Origin
 from companion.study.workers import Failed, Result, Task, attempted, side_by_side
 
 __all__ = ["LOCAL", "Executor", "Failed", "Local"]
@@ -22,6 +23,10 @@ class Executor(Protocol):
         self, work: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[Task, Result | Failed]]:
         """Each task once, with its result or with what became of it, as they end."""
+        ...
+
+    def prepared(self, origin: Origin, data: Callable[[], str]) -> Origin:
+        """The origin with the device that tasks compute on, once they are known to find this code and these data."""
         ...
 
 
@@ -44,6 +49,10 @@ class Local:
             return
         for task in tasks:
             yield task, attempted(work, task)
+
+    def prepared(self, origin: Origin, data: Callable[[], str]) -> Origin:
+        """The same: it is this machine's."""
+        return origin
 
 
 LOCAL = Local()

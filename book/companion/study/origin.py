@@ -41,8 +41,10 @@ class Origin:
     @classmethod
     def now(cls, command: str, preset: str, device: torch.device, data: str) -> Origin:
         """The origin of rows computed by this process."""
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-        return cls(_commit(), command, preset, name, torch.__version__, data)
+        name = str(device)
+        if device.type == "cuda" and torch.cuda.is_available():  # else a cluster's nodes have it
+            name = torch.cuda.get_device_name(device)
+        return cls(commit(), command, preset, name, torch.__version__, data)
 
     def columns(self) -> dict[str, str]:
         """The columns it adds to each row."""
@@ -67,7 +69,8 @@ def _git(*arguments: str) -> str:
     ).stdout.strip()
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Of the code that runs here, as `Origin.commit`."""
     named = os.environ.get("MMOE_COMMIT")  # in a copy of the tree that has no history, on a cluster's node
     if named:
         return named

@@ -243,7 +243,7 @@ def run_study(
         _check_header(plan, part)  # its cells may be known only now
         rows = plan.rows(part)
         if waiting_cells(cells, rows, plan.preset.name, part.file):
-            origin = _origin(plan, part, device)
+            origin = executor.prepared(_origin(plan, part, device), part.data)
             check_writable(plan.folder)
             try:
                 rows = run_cells(
