@@ -47,9 +47,6 @@ FAR = 1e4
 UNKNOWN = "(unknown)"
 """What the column of missing and unseen values is called among the names of a category's columns."""
 
-Floats32 = NDArray[np.float32]
-Whole = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Number:
@@ -234,7 +231,7 @@ class Ids:
         """Rows of the table."""
         return 2 + (self.buckets or len(self.values))
 
-    def encode(self, column: pd.Series[Any], out: Whole) -> None:
+    def encode(self, column: pd.Series[Any], out: NDArray[np.int64]) -> None:
         """Write the column (N,) into zeros (N, length)."""
         if kind_of(column) == "lists":
             if self.length == 1 and len(column):
