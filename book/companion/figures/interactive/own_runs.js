@@ -124,7 +124,8 @@ start("own-runs", (data) => {
       }
     }
     const several = pairs.length > 1 ? ` so that all ${pairs.length} together hold with 95 %` : "";
-    lines.push(`Intervals of ${percent(level)} each${several}; ${values.paired ? "runs paired by seed" : "runs not paired"}.`);
+    const lost = values.dead === null ? "" : ` Runs within ${values.smallest} of ${values.dead} count as died.`;
+    lines.push(`Intervals of ${percent(level)} each${several}; ${values.paired ? "runs paired by seed" : "runs not paired"}.${lost}`);
     return lines;
   };
 

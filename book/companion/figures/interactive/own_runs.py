@@ -64,7 +64,8 @@ def own_runs(
     ] * pairs
     longest += [f"{widest}: 10 of 10 runs died (00.0 % to 00.0 %) and are not in its mean."] * len(names)
     longest.append(
-        "Intervals of 00.0 % each so that all 10 together hold with 95 %; runs not paired by seed."
+        "Intervals of 00.0 % each so that all 10 together hold with 95 %; runs not paired by seed. "
+        "Runs within 0.0000 of -00.0 count as died."
     )
     caption = (
         "Put the results of your own runs into the field: nothing leaves this page. A dot a run, a line the mean; "
