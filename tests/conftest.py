@@ -20,6 +20,18 @@ GPU = [
 ]
 
 
+@pytest.fixture
+def headless() -> Iterator[None]:
+    """Pictures are drawn without a window, and closed behind the test."""
+    import matplotlib.pyplot as plt
+
+    backend = plt.get_backend()
+    plt.switch_backend("agg")
+    yield
+    plt.close("all")
+    plt.switch_backend(backend)
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=GPU)])
 def device(request: pytest.FixtureRequest) -> str:
     """Each device in turn."""

@@ -53,8 +53,8 @@ POCKET_MODELS: dict[str, partial[Any]] = {
 """Builders of the four models, called as those of `mmoe_lib.models.PAPER_SIZES`."""
 
 LEARNED = 0.035
-"""A run has learned both labels if its loss, noise apart, is below this share of the loss of answering 0: about where the
-losses of runs that learned one label and a part of the other begin. It was set for an earlier pocket universe and kept."""
+"""A run counts as having learned both labels if its loss, noise apart, is below this share of the loss of answering 0. It
+was set in a valley between the humps of an earlier pocket universe, and kept."""
 
 
 def learned_below() -> float:

@@ -81,7 +81,7 @@ class FitSettings:
         seed: Of the first run, the next ones count up from it; also of the validation rows and the order of rows.
         device: "cpu", "cuda", or "auto", which takes a GPU where it is likely to be faster (`faster_device`).
         compile: Compile the training step: worth its half minute where training takes many.
-        weight_decay: Times each weight, added to its gradient, as torch.optim.Adam does.
+        weight_decay: Of AdamW: each weight shrinks by the learning rate times this at each step; 0 for none.
         balancer: A name of `BALANCERS`, which decides how much each task's gradient counts; None takes their sum.
         task_weights: What the loss of a target is multiplied with, by the target's name; 1 for those not named.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmoe_lib.models.embeddings import Inputs
 from mmoe_lib.training.batches import Drawn, parts_of
 from mmoe_lib.training.ensemble import Ensemble, name_of
-from mmoe_lib.training.losses import Loss, binary_cross_entropy
+from mmoe_lib.training.losses import Loss
 
 
 class Inspected:
@@ -32,8 +32,7 @@ class Inspected:
         self, batches: Iterable[tuple[Inputs, Tensor]], ensemble: Ensemble, loss: Loss, steps: int
     ) -> None:
         self.ensemble, self.loss, self.steps, self.taken = ensemble, loss, steps, 0
-        own = (0.0, 1.0) if loss is binary_cross_entropy else None
-        self.label_range: tuple[float, float] | None = getattr(loss, "label_range", own)
+        self.label_range: tuple[float, float] | None = getattr(loss, "label_range", None)
         self.flags: list[tuple[Tensor, Tensor]] = []
         self.minibatches = self._without_end(batches)
 

@@ -48,6 +48,16 @@ def binary_cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
     return mean_of_known(cross_entropies(outputs, labels), labels)
 
 
+def _of_labels(loss: Loss, label_range: tuple[float, float] | None) -> Loss:
+    """The loss itself, which says which labels it takes: training refuses others."""
+    if label_range is not None:
+        loss.label_range = label_range  # type: ignore[attr-defined]
+    return loss
+
+
+_of_labels(binary_cross_entropy, (0.0, 1.0))
+
+
 def weighted(loss: Loss, weights: Sequence[float]) -> Loss:
     """The same loss with a fixed weight a task: sum_k w_k L_k is then what is minimised.
 
@@ -61,7 +71,7 @@ def weighted(loss: Loss, weights: Sequence[float]) -> Loss:
     def of_tasks(outputs: Tensor, labels: Tensor) -> Tensor:
         return loss(outputs, labels) * outputs.new_tensor(given)
 
-    return of_tasks
+    return _of_labels(of_tasks, getattr(loss, "label_range", None))
 
 
 def class_balanced(positive_weights: Sequence[float]) -> Loss:
@@ -78,7 +88,7 @@ def class_balanced(positive_weights: Sequence[float]) -> Loss:
         losses = F.binary_cross_entropy_with_logits(outputs, known, pos_weight=weights, reduction="none")
         return mean_of_known(losses, labels)
 
-    return of_tasks
+    return _of_labels(of_tasks, (0.0, 1.0))
 
 
 def focal(gamma: float = 2.0) -> Loss:
@@ -100,4 +110,4 @@ def focal(gamma: float = 2.0) -> Loss:
         log_rest = F.logsigmoid(torch.where(labels > 0.5, -outputs, outputs))
         return mean_of_known(-torch.exp(gamma * log_rest) * log_p, labels)
 
-    return of_tasks
+    return _of_labels(of_tasks, (0.0, 1.0))

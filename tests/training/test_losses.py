@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
+from mmoe_lib.models import SharedBottom
+from mmoe_lib.training import Ensemble, TrainingSettings, train
 from mmoe_lib.training.losses import (
     Loss,
     binary_cross_entropy,
@@ -81,3 +84,20 @@ def test_focal_loss_has_a_finite_gradient_everywhere(logit: float) -> None:
     assert outputs.grad is not None
     assert bool(torch.isfinite(loss))
     assert bool(torch.isfinite(outputs.grad).all())
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [binary_cross_entropy, weighted(binary_cross_entropy, [1.0, 2.0]), class_balanced([3.0, 1.0]), focal()],
+    ids=["plain", "weighted", "class-balanced", "focal"],
+)
+def test_losses_of_probabilities_refuse_another_number_for_a_missing_label(loss: Loss) -> None:
+    ensemble = Ensemble(partial(SharedBottom, 3, 2, (4,)), (0,))
+    x, y = torch.ones(8, 3), torch.zeros(8, 2)
+    y[2, 1] = -1
+    with pytest.raises(ValueError, match=r"labels lie outside of 0 to 1, such as -1"):
+        train(ensemble, [(x, y)], loss, TrainingSettings(1), progress=False)
+
+
+def test_a_loss_of_real_labels_takes_any() -> None:
+    assert not hasattr(weighted(squared_error, [1.0, 2.0]), "label_range")

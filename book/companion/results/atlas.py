@@ -33,7 +33,7 @@ FEATURES: Mapping[str, str] = MappingProxyType(
         "related": "its absolute value",
         "rarity": "log share of the rarest class",
         "cosine": "cosine of the tasks' gradients",
-        "norms": "log ratio of the gradients' norms",
+        "norms": "ratio of the gradients' norms, the larger over the smaller",
         "same_family": "both questions on one subject",
     }
 )
@@ -91,8 +91,9 @@ def meta_analysis(effects: ArrayLike, errors: ArrayLike, level: float = 0.95) ->
 
     Each effect is :math:`y_i = \mu + u_i + e_i` with :math:`u_i` of variance :math:`\tau^2` between pairs and
     :math:`e_i` of the known variance :math:`s_i^2`. :math:`\tau^2` is Paule and Mandel's (1982): the one at which
-    :math:`\sum w_i (y_i - \mu)^2 = k - 1`, :math:`w_i = 1 / (s_i^2 + \tau^2)`; the interval of :math:`\mu` is Hartung and
-    Knapp's (2001); the prediction interval is that of Higgins, Thompson and Spiegelhalter (2009).
+    :math:`\sum w_i (y_i - \mu)^2 = k - 1`, :math:`w_i = 1 / (s_i^2 + \tau^2)`, or 0 where the effects lie closer together than
+    their errors; the interval of :math:`\mu` is Hartung and Knapp's (2001), never shorter than Student's with the known
+    errors, so that :math:`\mu \pm t_{k-1} / \sqrt{\sum w_i}`; the prediction interval is that of Higgins, Thompson and Spiegelhalter (2009).
 
     Args:
         effects: One a pair.
@@ -113,10 +114,11 @@ def meta_analysis(effects: ArrayLike, errors: ArrayLike, level: float = 0.95) ->
         )
     count = len(y)
 
-    def weighted(tau_squared: float) -> tuple[float, NDArray[np.float64], float]:
+    def weighted(tau_squared: float) -> tuple[float, float, float]:
+        """The mean, the sum of the weights, and Q."""
         weights = 1 / (s**2 + tau_squared)
         mean = float((weights * y).sum() / weights.sum())
-        return mean, weights, float((weights * (y - mean) ** 2).sum())
+        return mean, float(weights.sum()), float((weights * (y - mean) ** 2).sum())
 
     high = 1.0
     while weighted(high)[2] > count - 1:
@@ -127,8 +129,8 @@ def meta_analysis(effects: ArrayLike, errors: ArrayLike, level: float = 0.95) ->
             middle = (low + high) / 2
             low, high = (middle, high) if weighted(middle)[2] > count - 1 else (low, middle)
     tau_squared = low
-    mean, weights, spread = weighted(tau_squared)
-    error = np.sqrt(spread / (count - 1) / weights.sum())
+    mean, total, _ = weighted(tau_squared)
+    error = 1 / np.sqrt(total)
     half = float(stats.t.ppf((1 + level) / 2, count - 1)) * error
     new = float(stats.t.ppf((1 + level) / 2, count - 2)) * np.sqrt(tau_squared + error**2)
     # Higgins and Thompson's typical variance within pairs (2002).

@@ -26,7 +26,7 @@ from companion.study.census import SCORES, CensusSource, score
 from companion.study.presets import Preset
 from companion.study.search_space import TOWER_UNITS
 from mmoe_lib.metrics import auc
-from mmoe_lib.models import MMoE, SharedBottom, SingleTask
+from mmoe_lib.models import MMoE, SharedBottom, SingleTask, count_parameters
 from mmoe_lib.models.layers import ModelBuilder
 from mmoe_lib.tasks.census import GROUPS, CensusData
 from mmoe_lib.training import Adam, DivergedError, Ensemble, TrainingSettings, binary_cross_entropy, fit
@@ -176,7 +176,7 @@ def builder(model: str, choices: SpecificationChoices, num_inputs: int, num_task
 def parameters(build: ModelBuilder, num_inputs: int, num_tasks: int) -> int:
     """How many weights a model has."""
     with torch.device("meta"):
-        return sum(weight.numel() for weight in build(num_inputs, num_tasks).parameters())
+        return count_parameters(build(num_inputs, num_tasks))
 
 
 def run(

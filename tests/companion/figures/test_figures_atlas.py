@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,14 +10,7 @@ from generated_atlas import pairs, runs
 from companion.figures.atlas import effect_map, forest
 from companion.results import atlas
 
-
-@pytest.fixture(autouse=True)
-def _headless() -> Iterator[None]:
-    backend = plt.get_backend()
-    plt.switch_backend("agg")
-    yield
-    plt.close("all")
-    plt.switch_backend(backend)
+pytestmark = pytest.mark.usefixtures("headless")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from itertools import product
@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import generated_atlas
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,6 +29,8 @@ from companion.study.universe_labels import OTHER_KINDS
 from companion.study.universes import FIGURE_2, label_of
 from companion.synthetic_labels import label_correlation
 from mmoe_lib.tasks.synthetic import noiseless_labels
+
+pytestmark = pytest.mark.usefixtures("headless")
 
 ROOM = Path(fragments.__file__).parent
 NAMES = ("slide-p", "census-person", "census-runs", "universes", "lab", "atlas", "own-runs")
@@ -120,15 +120,6 @@ def make(slide: pd.DataFrame, runs: pd.DataFrame, person: dict[str, Any]) -> dic
 @pytest.fixture(scope="module")
 def figures(slide: pd.DataFrame, runs: pd.DataFrame, person: dict[str, Any]) -> dict[str, Interactive]:
     return make(slide, runs, person)
-
-
-@pytest.fixture(autouse=True)
-def _headless() -> Iterator[None]:
-    backend = mpl.get_backend()
-    plt.switch_backend("agg")
-    yield
-    plt.close("all")
-    plt.switch_backend(backend)
 
 
 class Tags(HTMLParser):

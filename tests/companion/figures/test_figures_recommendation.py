@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,16 +11,9 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from companion import figures
 from companion.results import mean_interval, paper_gates, recommendation_paper
 
+pytestmark = pytest.mark.usefixtures("headless")
+
 METHODS = ("Single-Task", "Shared-Bottom", "MMoE")
-
-
-@pytest.fixture(autouse=True)
-def _headless() -> Iterator[None]:
-    backend = plt.get_backend()
-    plt.switch_backend("agg")
-    yield
-    plt.close("all")
-    plt.switch_backend(backend)
 
 
 def scores() -> pd.DataFrame:

@@ -35,6 +35,8 @@ def test_with_equal_errors_the_meta_analysis_is_a_mean_and_its_interval() -> Non
 def test_effects_no_further_apart_than_their_errors_have_no_spread_between_pairs() -> None:
     found = atlas.meta_analysis([0.1, 0.11, 0.09], [0.5, 0.5, 0.5])
     assert found["tau"] == found["i_squared"] == 0
+    # Then the mean is known as well as its errors say, however close the effects lie by luck.
+    assert found["high"] - found["mean"] == pytest.approx(stats.t.ppf(0.975, 2) * 0.5 / 3**0.5)
 
 
 def test_intervals_of_the_mean_and_of_a_new_pair_cover_what_they_say() -> None:
