@@ -131,11 +131,14 @@ def _level(levels: Sequence[Level], place: float) -> Level:
 
 
 def cells(preset: Preset) -> list[Cell[SpecificationChoices]]:
-    """All models under one specification after the other, on both groups of tasks; first runs come before the next."""
+    """All models under one specification after the other, the first group's whole curve before the second's.
+
+    First runs come before the next, so that an unfinished study is a curve of fewer runs.
+    """
     found = []
     for seeds in chunks(preset.specification_runs, CHUNK):
-        for number in range(preset.specifications):
-            for group in GROUPS:
+        for group in GROUPS:
+            for number in range(preset.specifications):
                 choices, rate = specification(number, group)
                 found += [
                     Cell(model, f"{group}: specification {number}", rate, seeds, choices) for model in MODELS
