@@ -94,6 +94,47 @@ def test_failing_chapter_ends_the_build_with_one_line_and_no_pages(
     assert (book.earlier_html / "index.html").read_text(encoding="utf-8") == "pages of an earlier build"
 
 
+SOLVED = """## Exercises
+
+**1.** A word.
+
+<details>
+<summary>Solution</summary>
+
+A word.
+
+</details>
+
+**2.** A number.
+
+<details>
+<summary>Solution</summary>
+
+```python
+{code}
+```
+
+</details>
+"""
+
+
+@pytest.mark.parametrize("code", ["number + 1", "number / 0"])
+def test_solutions_of_exercises_are_run_after_the_chapter_and_not_shown(tmp_path: Path, code: str) -> None:
+    book = make_book(tmp_path, [("", "number = 1")])
+    path = book.source / "01_chapter.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(nbformat.v4.new_markdown_cell(SOLVED.format(code=code)))
+    nbformat.write(notebook, path)
+    _, line = run_one(run_of(book))
+    if "0" in code:
+        assert line == "01_chapter.ipynb, solution of exercise 2: ZeroDivisionError: division by zero"
+        assert not book.executed.exists()
+    else:
+        assert line is None
+        shown = nbformat.read(book.executed / "01_chapter.ipynb", as_version=4)
+        assert [cell.source for cell in shown.cells if cell.cell_type == "code"] == ["number = 1"]
+
+
 def test_cell_that_takes_too_long_is_named(tmp_path: Path) -> None:
     book = make_book(tmp_path, [("", "import time"), ("", "time.sleep(60)")])
     _, line = run_one(run_of(book, seconds=1))

@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from _scripts.fingerprints import fingerprint
 from _scripts.kernels import prepare_environment
 from _scripts.layout import Book, BookError
-from _scripts.notebooks import has_tag, normalise, read_notebook, write_notebook
+from _scripts.notebooks import SOLUTION, has_tag, normalise, read_notebook, with_solutions, write_notebook
 from _scripts.settings import DATA_SETS, Settings
 
 INJECTED = "injected-parameters"
@@ -167,7 +167,7 @@ def _write_errors_to(log: Path) -> None:
 
 
 def run_one(run: Run) -> tuple[float, str | None]:
-    """Run one notebook; the target appears only when it ran to its end.
+    """Run one notebook and then its exercises' solutions; the target appears only when all ran to their end.
 
     Returns:
         Seconds, and a line about the failure: notebook, cell and error.
@@ -179,12 +179,14 @@ def run_one(run: Run) -> tuple[float, str | None]:
     logging.getLogger("papermill").setLevel(logging.ERROR)
     unfinished = run.failed / run.chapter.name
     unfinished.parent.mkdir(parents=True, exist_ok=True)
+    with_them = unfinished.with_name(f"with-solutions.{unfinished.name}")
+    write_notebook(with_solutions(read_notebook(run.chapter)), with_them)
     start = time.monotonic()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             execute_notebook(
-                run.chapter,
+                with_them,
                 unfinished,
                 run.parameters,
                 kernel_name="python3",
@@ -203,11 +205,14 @@ def run_one(run: Run) -> tuple[float, str | None]:
         what = f"{type(failure).__name__}: {failure}"
     else:
         notebook = read_notebook(unfinished)
+        notebook.cells = [cell for cell in notebook.cells if not has_tag(cell, SOLUTION)]
         show_injected(notebook)
         normalise(notebook)
         write_notebook(notebook, run.target)
         unfinished.unlink()
         return time.monotonic() - start, None
+    finally:
+        with_them.unlink(missing_ok=True)
     where = _failed_cell(run.chapter, unfinished)
     line = " ".join(f"{run.chapter.name}{where}: {what}".split())
     return time.monotonic() - start, line
@@ -236,6 +241,8 @@ def _failed_cell(chapter: Path, unfinished: Path) -> str:
     if not started:
         return ""
     failed = started[-1]
+    if has_tag(failed, SOLUTION):
+        return f", solution of {failed.metadata['tags'][-1].replace('-', ' ')}"
     own = [cell for cell in ran if not has_tag(cell, INJECTED)]
     if failed not in own:
         return ", injected parameters"
@@ -251,6 +258,7 @@ def _inputs(book: Book, chapter: Path, settings: Settings) -> str:
         book.source / "companion",
         book.root / "data" / "paper",
         book.root / "data" / "results",
+        book.root / "data" / "independent",
         book.source / "_scripts",
     ]
     return fingerprint(book.root, parts, parameters_for(chapter, settings))

@@ -1,4 +1,4 @@
-"""For Sphinx: a figure of a notebook can be linked as a heading can, `[text](03_synthetic.ipynb#fig-mean-loss)`.
+"""For Sphinx: a figure of a notebook can be linked as a heading can, `[text](03c_calibrated.ipynb#fig-mean-loss)`.
 
 MyST resolves the part behind # to headings alone. On GitHub and Colab the same link opens the notebook.
 """

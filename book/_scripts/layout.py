@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-CHAPTER = re.compile(r"[a-z]?\d+_")
-"""How the names of chapters begin: 03_synthetic, a1_open_choices."""
+CHAPTER = re.compile(r"[a-z]?\d+[a-z]?_")
+"""How the names of chapters begin: 03_synthetic, its second page 03b_universes, a1_open_choices."""
 
 ROOT = Path(__file__).resolve().parents[2]
 

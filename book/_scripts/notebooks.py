@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ KEPT_CELL_METADATA = ("tags", "mystnb")
 COLAB_GPU = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}
 KEPT_NOTEBOOK_METADATA = ("mystnb",)
 KEPT_OUTPUT_METADATA = ("scrapbook",)  # what `glue` needs
+
+SOLUTION = "solution"
+"""Tag of the cells that `with_solutions` appends."""
+_SOLUTIONS = re.compile(r"<details>\s*<summary>Solution</summary>(.+?)</details>", re.DOTALL)
+_PYTHON = re.compile(r"^```python\n(.+?)^```", re.DOTALL | re.MULTILINE)
 
 
 def read_notebook(path: Path) -> NotebookNode:
@@ -45,6 +51,18 @@ def notebook_text(notebook: NotebookNode) -> str:
 def has_tag(cell: NotebookNode, tag: str) -> bool:
     """Whether a cell bears a tag."""
     return tag in cell.metadata.get("tags", [])
+
+
+def with_solutions(notebook: NotebookNode) -> NotebookNode:
+    """A copy that also runs the Python of its exercises' solutions, each a cell at the end, tagged by its number."""
+    copied = nbformat.from_dict(json.loads(nbformat.writes(notebook)))
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for number, solution in enumerate(_SOLUTIONS.findall(prose), start=1):
+        for code in _PYTHON.findall(solution):
+            cell = nbformat.v4.new_code_cell(code.rstrip())
+            cell.metadata["tags"] = [SOLUTION, f"exercise-{number}"]
+            copied.cells.append(cell)
+    return copied
 
 
 def normalise(notebook: NotebookNode) -> None:

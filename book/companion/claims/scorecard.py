@@ -43,17 +43,17 @@ _SHOWN = {
     1: _Shown("Shared-Bottom's loss falls as tasks are more related",
         "synthetic", "01_baseline.ipynb", "fig-shared-bottom-200", "", 3),
     2: _Shown("So does every model's",
-        "synthetic", "03_synthetic.ipynb", "fig-mean-loss", "", 3),
+        "synthetic", "03c_calibrated.ipynb", "fig-mean-loss", "", 3),
     3: _Shown("MMoE's gap between correlations is the smallest",
-        "synthetic", "03_synthetic.ipynb", "fig-mean-loss", "", 3),
+        "synthetic", "03c_calibrated.ipynb", "fig-mean-loss", "", 3),
     4: _Shown("Both mixtures beat Shared-Bottom",
-        "synthetic", "03_synthetic.ipynb", "fig-mean-loss", "", 3),
+        "synthetic", "03c_calibrated.ipynb", "fig-mean-loss", "", 3),
     5: _Shown("Shared-Bottom's runs spread the most",
-        "synthetic", "03_synthetic.ipynb", "fig-histograms", "", 2),
+        "synthetic", "03c_calibrated.ipynb", "fig-histograms", "", 2),
     6: _Shown("OMoE is as robust as MMoE at 1, less at 0.5",
-        "synthetic", "03_synthetic.ipynb", "fig-histograms", "", 2),
+        "synthetic", "03c_calibrated.ipynb", "fig-histograms", "", 2),
     7: _Shown("The best runs of all models are comparable",
-        "synthetic", "03_synthetic.ipynb", "fig-histograms", "", 3),
+        "synthetic", "03c_calibrated.ipynb", "fig-histograms", "", 3),
     8: _Shown("Weight cosine stands in for label correlation",
         "synthetic_labels", "01_baseline.ipynb", "fig-correlation", "", 3),
     9: _Shown("Census: MMoE is best, Shared-Bottom among the worst",
@@ -63,7 +63,7 @@ _SHOWN = {
     11: _Shown("The rare task's gate concentrates",
         "kuairand", "05_recommendation.ipynb", "fig-gates", "", 3),
     12: _Shown("MMoE is as cheap to serve as Shared-Bottom",
-        "benchmark_serving", "05_recommendation.ipynb", "fig-serving", "", 2),
+        "benchmark_serving", "05b_serving.ipynb", "fig-serving", "", 2),
 }
 # fmt: on
 
@@ -273,4 +273,4 @@ def _capital(text: str) -> str:
 
 
 def _linked(row: ClaimRow) -> str:
-    return f"[chapter {int(row.chapter.split('_')[0])}]({row.link})"
+    return f"[chapter {int(row.chapter[:2])}]({row.link})"

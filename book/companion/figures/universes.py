@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.figures.style import COLOURS, CORRELATION_STYLES, WIDTH, finish, theme
@@ -150,21 +151,43 @@ def control_dots(
     """
     with theme():
         figure, axes = plt.subplots(figsize=(WIDTH, 1.0 + 0.36 * len(order)))
-        for shift, (p, rows) in zip((-0.14, 0.14), levels.groupby("task_correlation"), strict=False):
-            found = rows.set_index("model").reindex(list(order))
-            colour, _ = CORRELATION_STYLES[float(str(p))]
-            axes.errorbar(
-                found["mean"], np.arange(len(order)) + shift,
-                xerr=[found["mean"] - found["low"], found["high"] - found["mean"]],
-                fmt="o" if p == 1 else "s", ms=5, capsize=2.5, color=colour, label=f"p = {p:g}",
-            )  # fmt: skip
-        labels = [notes.get(model, model) for model in order]
-        axes.set(
-            yticks=range(len(order)), yticklabels=labels, xlabel="loss, mean of both tasks", xlim=(0, None)
-        )
-        axes.invert_yaxis()
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # above all points
+        _dots_of_both_correlations(axes, levels, order, notes)
+        axes.set(xlabel="loss, mean of both tasks", xlim=(0, None))
         return finish(figure, finding)
+
+
+def lead_dots(leads: pd.DataFrame, notes: Mapping[str, str], band: float, finding: str) -> Figure:
+    """By how much lower MMoE's loss is than each rival's, with 95 % intervals, a colour a correlation.
+
+    Args:
+        leads: `companion.results.universes.leads_of`.
+        notes: The rivals from top to bottom, and what each is, in a few words.
+        band: Differences up to it do not matter: a grey band.
+        finding: The title.
+    """
+    with theme():
+        figure, axes = plt.subplots(figsize=(WIDTH, 1.0 + 0.36 * len(notes)))
+        axes.axvspan(-band, band, color=BAND, lw=0, zorder=0)
+        axes.axvline(0, color="#777777", lw=0.8, zorder=1)
+        _dots_of_both_correlations(axes, leads, list(notes), notes)
+        axes.set_xlabel("loss minus MMoE's, mean of both tasks; grey: too small to matter")
+        return finish(figure, finding)
+
+
+def _dots_of_both_correlations(
+    axes: Axes, levels: pd.DataFrame, order: Sequence[str], notes: Mapping[str, str]
+) -> None:
+    for shift, (p, rows) in zip((-0.14, 0.14), levels.groupby("task_correlation"), strict=False):
+        found = rows.set_index("model").reindex(list(order))
+        colour, _ = CORRELATION_STYLES[float(str(p))]
+        axes.errorbar(
+            found["mean"], np.arange(len(order)) + shift,
+            xerr=[found["mean"] - found["low"], found["high"] - found["mean"]],
+            fmt="o" if p == 1 else "s", ms=5, capsize=2.5, color=colour, label=f"p = {p:g}",
+        )  # fmt: skip
+    axes.set(yticks=range(len(order)), yticklabels=[notes.get(model, model) for model in order])
+    axes.invert_yaxis()
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # above all points
 
 
 def small_model_levels(curves: pd.DataFrame, paper: Mapping[float, float], finding: str) -> Figure:

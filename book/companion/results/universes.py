@@ -110,6 +110,25 @@ def difference_of(
     return difference_interval(first.to_numpy(), second.to_numpy())
 
 
+def leads_of(
+    rows: pd.DataFrame, model: str, rivals: Sequence[str], correlations: Sequence[float] = (0.5, 1.0)
+) -> pd.DataFrame:
+    """By how much lower a model's mean loss over both tasks is than each rival's, with 95 % intervals.
+
+    Columns: model (the rival), task_correlation, mean, low, high.
+
+    Raises:
+        KeyError: If a setting has no runs.
+    """
+    runs = runs_of(rows)
+    found = [
+        (rival, p, *difference_of(runs, Difference("", (rival, p), (model, p))))
+        for rival in rivals
+        for p in correlations
+    ]
+    return pd.DataFrame(found, columns=["model", "task_correlation", "mean", "low", "high"])
+
+
 def complete_universes(survey: pd.DataFrame) -> list[int]:
     """The universes in which every setting that `DIFFERENCES` ask for has been run, all with as many runs.
 
