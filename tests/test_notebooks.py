@@ -20,6 +20,7 @@ CHAPTERS = BOOK.chapters()
 # What the first cell holds, in this order.
 OPENING = (
     (r"\A# \S", "a title"),
+    (r"\n> \*\*In short\*\*\n>\n(?:> - .+\n){3}\n", "what is found, in three lines"),
     (r"\*\*The question\.?\*\*", "the question"),
     (
         r"\bSections? \d[\d., toand]* of the paper",

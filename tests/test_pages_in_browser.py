@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, ViewportSize
 
 # Values of `data-figure` of the figures that a reader can move.
-EXPECTED_INTERACTIVE = {"slide-p", "census-person", "census-runs", "universes", "lab", "atlas", "own-runs"}
+EXPECTED_INTERACTIVE = {
+    "slide-p",
+    "census-person",
+    "census-runs",
+    "universes",
+    "lab",
+    "atlas",
+    "own-runs",
+    "costs",
+}
 
 PHONE: ViewportSize = {"width": 390, "height": 844}
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}

@@ -6,6 +6,7 @@ title whatever the chapter passed. Dark text on an opaque white ground reads in 
 
 from companion.figures import diagrams, interactive
 from companion.figures.census import auc_dots, change_dots, correlation_samples, label_rates, trial_dots
+from companion.figures.decision import flow_chart
 from companion.figures.extensions import (
     against_mmoe,
     along,
@@ -52,6 +53,7 @@ __all__ = [
     "diagrams",
     "errors_by_place",
     "expert_use",
+    "flow_chart",
     "gate_bars",
     "gate_use",
     "interactive",

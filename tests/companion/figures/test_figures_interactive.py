@@ -33,7 +33,7 @@ from mmoe_lib.tasks.synthetic import noiseless_labels
 pytestmark = pytest.mark.usefixtures("headless")
 
 ROOM = Path(fragments.__file__).parent
-NAMES = ("slide-p", "census-person", "census-runs", "universes", "lab", "atlas", "own-runs")
+NAMES = ("slide-p", "census-person", "census-runs", "universes", "lab", "atlas", "own-runs", "costs")
 MOST_BYTES = 300_000
 MODELS = ("Shared-Bottom", "OMoE", "MMoE")
 SURVEYED = ("Single-Task", "Shared-Bottom", "Shared-Bottom-96-32", "OMoE", "MMoE")
@@ -112,6 +112,7 @@ def make(slide: pd.DataFrame, runs: pd.DataFrame, person: dict[str, Any]) -> dic
         interactive.universes(survey_rows(SURVEY), universe_rows(SURVEY), histogram, "fig-universe"),
         interactive.lab("fig-lab"),
         interactive.atlas(*atlas_tables(), 0.1, "fig-atlas"),
+        interactive.costs("Measured.", "fig-costs"),
         interactive.own_runs({"one": [0.1, 0.2], "other": [0.3, 0.5]}, 0.1, "fig-own"),
     )
     return {figure.name: figure for figure in made}
@@ -229,7 +230,7 @@ def test_text_in_data_cannot_end_the_script() -> None:
 def test_scripts_and_style_are_part_of_the_package(figures: dict[str, Interactive]) -> None:
     used = "\n".join(figure.html for figure in figures.values())
     files = [file for file in ROOM.iterdir() if file.suffix in (".js", ".css")]
-    assert len(files) == 14
+    assert len(files) == 15
     for file in files:
         assert file.read_text(encoding="utf-8").strip() in used, file.name
         assert "</" not in file.read_text(encoding="utf-8").replace("</label>", ""), file.name

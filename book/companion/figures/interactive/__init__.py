@@ -1,6 +1,7 @@
 """Figures that a reader can move: each one piece of HTML, with a picture for where scripts do not run."""
 
 from companion.figures.interactive.atlas import atlas, atlas_data
+from companion.figures.interactive.costs import costs, costs_picture
 from companion.figures.interactive.fragment import Interactive
 from companion.figures.interactive.lab import lab, lab_data, lab_picture
 from companion.figures.interactive.own_runs import own_runs, own_runs_picture
@@ -22,6 +23,8 @@ __all__ = [
     "census_person",
     "census_person_picture",
     "census_runs",
+    "costs",
+    "costs_picture",
     "lab",
     "lab_data",
     "lab_picture",
