@@ -4,7 +4,7 @@ A title states the finding, so the chapter passes it; what is drawn from simulat
 title whatever the chapter passed. Dark text on an opaque white ground reads in light and in dark mode.
 """
 
-from companion.figures import interactive
+from companion.figures import diagrams, interactive
 from companion.figures.census import auc_dots, change_dots, correlation_samples, label_rates, trial_dots
 from companion.figures.decision import flow_chart
 from companion.figures.extensions import (
@@ -15,7 +15,7 @@ from companion.figures.extensions import (
     unit_dots,
     weights_along,
 )
-from companion.figures.models import architectures, expert_use
+from companion.figures.models import expert_use
 from companion.figures.recommendation import (
     checkpoint_dots,
     gate_bars,
@@ -44,13 +44,13 @@ __all__ = [
     "WIDTH",
     "against_mmoe",
     "along",
-    "architectures",
     "auc_dots",
     "calibrations",
     "change_dots",
     "checkpoint_dots",
     "choice_dots",
     "correlation_samples",
+    "diagrams",
     "errors_by_place",
     "expert_use",
     "flow_chart",

@@ -15,8 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy import stats
 
-from companion.figures.models import TASK_COLOURS
-from companion.figures.style import COLOURS, LINES, MARKERS, WIDTH, finish, theme
+from companion.figures.style import COLOURS, LINES, MARKERS, TASK_COLOURS, WIDTH, finish, theme
 from companion.results import mean_interval, serving_row, summarise
 
 _MEASURES = {"auc": "engagement AUC", "r2": "engagement R²"}

@@ -39,6 +39,9 @@ CORRELATION_STYLES: dict[float, tuple[str, Any]] = {
 }
 """Colour and dash of each task correlation of the synthetic study."""
 
+TASK_COLOURS = ("#D55E00", "#0072B2")
+"""Of the first and the second of two tasks."""
+
 WIDTH = 7.6
 """Of a figure in inches: the page's text column at 130 dots an inch."""
 
