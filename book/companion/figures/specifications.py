@@ -18,6 +18,14 @@ SHORT |= {"one for all runs": "one for all", "each run its own": "each its own"}
 """Of the levels' names, so that they fit beside the axis."""
 
 
+LOOKS = {
+    "Shared-Bottom": (MARKERS["Shared-Bottom"], COLOURS["Shared-Bottom"], 1.3, 0.0),
+    "Single-Task": (MARKERS["Single-Task"], COLOURS["Single-Task"], 0.7, 0.28),
+    "Deeper Shared-Bottom": ("x", "#0072B2", 0.7, 0.5),
+}
+"""Of each rival: marker, colour, width of the interval, and how far right of its protocol's place it stands."""
+
+
 def specification_figure(
     curves: Mapping[str, Mapping[str, pd.DataFrame]], finding: str, matters: float
 ) -> Figure:
@@ -59,16 +67,15 @@ def _differences(
     for rival, curve in of_group.items():
         seen = curve[curve["specification"].isin(list(order))]
         places = np.array([order[number] for number in seen["specification"]], dtype=float)
-        main = rival == "Shared-Bottom"
-        name = rival.removeprefix("Deeper ")
+        marker, colour, width, shift = LOOKS.get(rival, ("o", "#333333", 0.7, 0.0))
         axes.errorbar(
-            places + (0 if main else 0.3),
+            places + shift,
             seen["difference"],
             yerr=[seen["difference"] - seen["low"], seen["high"] - seen["difference"]],
-            fmt=MARKERS.get(name, "o") if main else "x",
+            fmt=marker,
             ms=4,
-            lw=1.2 if main else 0.7,
-            color=COLOURS[name] if main else "#0072B2",
+            lw=width,
+            color=colour,
             label=f"minus {rival}",
         )
     axes.set_xticks([])
