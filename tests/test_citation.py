@@ -10,7 +10,7 @@ import yaml
 from _scripts.layout import ROOT, Book
 from _scripts.links import pages_link
 
-PAGES = ("README.md", "book/cite.md")
+PAGES = ("book/cite.md",)
 
 
 @pytest.fixture(scope="module")

@@ -64,11 +64,11 @@ EVERY_EXAMPLE = """
 import doctest, importlib, pkgutil, re
 from pathlib import Path
 
-readme = sys.argv[4]
+readme, page = sys.argv[4:6]
 done = doctest.testfile(readme, module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
 assert (done.failed, done.attempted) == (0, 10), done
-(code,) = re.findall(r"```python\\n(.+?)```", Path(readme).read_text(encoding="utf-8"), re.DOTALL)
-exec(compile(code, readme, "exec"), {})
+(code,) = re.findall(r"```python\\n(.+?)```", Path(page).read_text(encoding="utf-8"), re.DOTALL)
+exec(compile(code, page, "exec"), {})
 failed = attempted = 0
 for found in pkgutil.walk_packages(mmoe_lib.__path__, "mmoe_lib."):
     module = importlib.import_module(found.name)
@@ -162,7 +162,9 @@ def test_the_library_trains_on_a_frame_without_the_repository_and_the_book_s_too
 def test_the_readmes_lines_and_every_example_run_on_the_installed_library(
     library: Path, tmp_path: Path
 ) -> None:
-    done = run_alone(EVERY_EXAMPLE, library, tmp_path, str(ROOT / "README.md"))
+    done = run_alone(
+        EVERY_EXAMPLE, library, tmp_path, str(ROOT / "README.md"), str(ROOT / "book" / "library.md")
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     failed, attempted = (int(number) for number in done.stdout.splitlines()[-1].split())
     assert (failed, attempted > 0) == (0, True), done.stdout

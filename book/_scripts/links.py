@@ -1,5 +1,6 @@
 """Everything that holds the repository's address, made from the one in `_config.yml`."""
 
+import re
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -8,6 +9,8 @@ from _scripts.layout import Book, BookError
 from _scripts.notebooks import has_tag, read_notebook
 
 COLAB_TAG = "colab"
+SECOND_PAGE = re.compile(r"\d+[b-z]_")
+"""How the names of a chapter's further pages begin: 03b_universes."""
 README_START = "<!-- links: written by `make outputs` from the address in _config.yml -->"
 README_END = "<!-- end of links -->"
 
@@ -64,7 +67,7 @@ def pages_link(book: Book) -> str:
 
 
 def readme_block(book: Book) -> str:
-    """Badges and a table of the chapters, with the markers around them."""
+    """Badges and a table of the chapters without their further pages, with the markers around them."""
     url = book.repository_url
     badges = " ".join(
         f"[![{name}]({url}/actions/workflows/{name}.yml/badge.svg)]({url}/actions/workflows/{name}.yml)"
@@ -73,6 +76,7 @@ def readme_block(book: Book) -> str:
     rows = [
         f"| [{_title(chapter)}](book/{chapter.name}) | [open on Colab]({colab_link(book, chapter)}) |"
         for chapter in book.chapters()
+        if not SECOND_PAGE.match(chapter.name)
     ]
     table = ["| Chapter | Run it without installing |", "|---|---|", *rows]
     read = f"The published book: <{pages_link(book)}>"
