@@ -20,10 +20,10 @@ from companion.figures.style import TASK_COLOURS, finish, theme
 
 NETWORK, GATE, SUM, TOWER, PLAIN = "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#666666"
 INK = "#111111"
-SIDE = 5.4
+SIDE = 4.8
 """Width of a diagram in inches: smaller than the column, so that type is large where the page is narrow."""
 NAME, SHAPE = 13, 10.5
-"""Points of names and of shapes: at 390 pixels a point is a pixel."""
+"""Points of names and of shapes: in the column of a phone, 342 pixels, a point is a pixel."""
 UNITS = 12.4
 """Units across: 10 for the model, the rest for the shapes."""
 INPUT, EXPERTS, SUMS, TOWERS, OUTPUTS = 0.5, 2.1, 3.7, 5.2, 6.5
@@ -330,7 +330,7 @@ def attention_gate() -> Figure:
         for expert in experts:
             s.arrow(expert, Part(expert.x, keys.y), gate=True)
         for k, x in ((1, ONE), (2, TWO)):
-            query = s.box(x, 5.2, rf"softmax$_i(q_{k}\cdot$key$_i)$", GATE, 4.3)
+            query = s.box(x, 5.2, rf"softmax$_i(q_{k}\cdot$key$_i)$", GATE, 4.6)
             s.arrow(Part(x, keys.y), query, gate=True)
             out = Part(x, 6.8, 0.4)
             s.arrow(query, out, gate=True)

@@ -21,7 +21,7 @@ NAMES = [
     for name, made in inspect.getmembers(diagrams, inspect.isfunction)
     if made.__module__ == diagrams.__name__ and not name.startswith("_") and name != "sketch"
 ]
-NARROW, READABLE = 390, 9
+NARROW, READABLE = 342, 9  # the column of a phone that is 390 wide
 SUBSCRIPT = 0.7
 """Of its letter's size, in matplotlib's mathematics."""
 
