@@ -61,7 +61,7 @@ def gain_finding(groups: Mapping[str, Sequence[Comparison]]) -> str:
         groups: By what its settings are called, such as "real": its comparisons.
     """
     return "MMoE gains what matters: " + "; ".join(
-        f"{name}, {sum(c.word == SUPPORTS for c in rows)} of {len(rows)} settings "
+        f"{name} {sum(c.word == SUPPORTS for c in rows)} of {len(rows)} "
         f"({sum(c.word == CONTRADICTS for c in rows)} against)"
         for name, rows in groups.items()
     )

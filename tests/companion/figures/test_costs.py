@@ -9,7 +9,8 @@ from pathlib import Path
 
 from test_lab import node
 
-from companion.figures.interactive import costs, fragment
+from companion.figures.interactive import fragment
+from companion.figures.interactive.costs import LABELS, LEVELS, START, models
 from mmoe_lib.models import count_multiply_adds, count_parameters
 
 HERE = Path(fragment.__file__).parent
@@ -24,7 +25,7 @@ def test_multiply_adds_and_parameters_are_the_librarys() -> None:
     done = subprocess.run([node(), "-"], input=code, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for sizes, counted in zip(given, json.loads(done.stdout), strict=True):
-        built = costs.models(**sizes)
+        built = models(**sizes)
         assert {name: row["adds"] for name, row in counted.items()} == {
             name: count_multiply_adds(model) for name, model in built.items()
         }
@@ -34,6 +35,6 @@ def test_multiply_adds_and_parameters_are_the_librarys() -> None:
 
 
 def test_the_start_is_among_the_levels() -> None:
-    assert set(costs.START) == set(costs.LEVELS) == set(costs.LABELS)
-    for name, start in costs.START.items():
-        assert start in costs.LEVELS[name]
+    assert set(START) == set(LEVELS) == set(LABELS)
+    for name, start in START.items():
+        assert start in LEVELS[name]

@@ -40,7 +40,7 @@ def test_the_finding_counts_what_supports_it() -> None:
     groups = {"synthetic": list(LOSSES.values()), "real": list(POINTS.values())}
     assert (
         gain_finding(groups)
-        == "MMoE gains what matters: synthetic, 2 of 2 settings (0 against); real, 0 of 1 settings (1 against)"
+        == "MMoE gains what matters: synthetic 2 of 2 (0 against); real 0 of 1 (1 against)"
     )
 
 

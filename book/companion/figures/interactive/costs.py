@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,7 @@ def models(
     tasks: int, inputs: int, experts: int, units: int, tower: int, below: int = 0
 ) -> dict[str, nn.Module]:
     """The four models of these sizes, without memory for their weights; `below` lies under them and is left out."""
-    build = {
+    build: dict[str, Callable[..., nn.Module]] = {
         "Single-Task": partial(SingleTask, bottom_widths=(units,)),
         "Shared-Bottom": partial(SharedBottom, bottom_widths=(units,)),
         "OMoE": partial(OMoE, num_experts=experts, expert_widths=(units,)),
