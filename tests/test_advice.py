@@ -228,6 +228,7 @@ def test_a_rate_at_which_all_runs_diverge_is_not_chosen_and_none_is_open(
     frame["like"] = frame["a"] * 3  # a squared error that can blow up
     found = quick(frame, rates=[1e18, 0.01])
     assert set(found.table["rate"].dropna()) == {0.01}
+    assert set(found.table["note"]) == {"rate at the edge", "needs scikit-learn"}
     dead = quick(frame, rates=[1e18])
     assert set(dead.verdicts["verdict"]) == {"open"}
     assert dead.advice.startswith("Open: ")

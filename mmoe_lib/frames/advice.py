@@ -124,8 +124,8 @@ def compare(
     >>> frame["like"] = frame["b"] + rng.normal(size=600) > 0
     >>> few = FitSettings(epochs=2, runs=2)
     >>> found = compare(frame, ["click", "like"], rates=[0.01], settings=few, progress=False)
-    >>> found.advice[:5], len(found.verdicts)
-    ('Open:', 8)
+    >>> found.advice[:5]
+    'Open:'
     >>> found.to_html("advice.html")
 
     Args:
@@ -213,7 +213,7 @@ def compare(
     gates, pairs = _inside(data, kept, places)
     return Advice(
         advice=sentence(verdicts, scores),
-        table=_table(scores, trees),
+        table=_table(scores, trees, rates),
         verdicts=verdicts,
         gates=gates,
         pairs=pairs,
@@ -410,7 +410,16 @@ def _of_trees(data: _Data, name: str, bar: Any) -> list[dict[str, Any]]:
     return _rows([target], np.array([scores]), facts)
 
 
-def _table(scores: pd.DataFrame, trees: bool) -> pd.DataFrame:
+def _note(lived: int, runs: int, rate: float, rates: Sequence[float]) -> str:
+    """What to know of a row: runs that died, a rate beside which a better one may lie."""
+    if not lived:
+        return "no run ended well"
+    edge = len(rates) > 1 and rate in (min(rates), max(rates))
+    told = [f"{runs - lived} of {runs} runs died"] * (lived < runs) + ["rate at the edge"] * edge
+    return ", ".join(told)
+
+
+def _table(scores: pd.DataFrame, trees: bool, rates: Sequence[float]) -> pd.DataFrame:
     """A row a target and method: the mean of the runs and its own 95 % interval."""
     from scipy import stats
 
@@ -437,7 +446,7 @@ def _table(scores: pd.DataFrame, trees: bool) -> pd.DataFrame:
                 "rate": first["rate"],
                 "parameters": int(first["parameters"]),
                 "seconds": float(first["seconds"]),
-                "note": "" if len(values) else "no run ended well",
+                "note": _note(len(values), len(own), first["rate"], TREE_RATES if method == TREES else rates),
             }
         )
     if not trees:
