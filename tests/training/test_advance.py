@@ -8,6 +8,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import signature
 from itertools import islice
 
 import pytest
@@ -215,7 +216,10 @@ def test_a_compilation_that_fails_ends_in_one_warning_and_steps_that_are_capture
 
     def broken(*_: object, **__: object) -> Callable[[object], object]:
         def fails(_: object) -> object:
-            raise BackendCompilerFailed(lambda: None, RuntimeError("no ptxas"), [])  # type: ignore[arg-type]
+            more = [[]] * (
+                len(signature(BackendCompilerFailed).parameters) - 2
+            )  # a newer torch wants a third
+            raise BackendCompilerFailed(lambda: None, RuntimeError("no ptxas"), *more)  # type: ignore[arg-type]
 
         return fails
 
@@ -242,7 +246,10 @@ def test_where_only_a_later_lane_fails_to_compile_no_lane_takes_a_step_twice(
         def compiled(lane: object) -> object:
             calls.append(lane)
             if len(calls) == 2:
-                raise BackendCompilerFailed(lambda: None, RuntimeError("no ptxas"), [])  # type: ignore[arg-type]
+                more = [[]] * (
+                    len(signature(BackendCompilerFailed).parameters) - 2
+                )  # a newer torch wants a third
+            raise BackendCompilerFailed(lambda: None, RuntimeError("no ptxas"), *more)  # type: ignore[arg-type]
             return function(lane)
 
         return compiled
