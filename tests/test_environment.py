@@ -166,6 +166,14 @@ def test_the_oldest_python_runs_with_the_oldest_and_the_newest_packages() -> Non
     assert all(left["bounds"] == "oldest" and left["python"] != python for left in matrix["exclude"])
 
 
+def test_make_runs_the_tests_that_the_job_runs_with_the_oldest_and_the_newest_packages() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    (listed,) = re.findall(r"^LIBRARY_TESTS = (.+)$", makefile, re.MULTILINE)
+    (command,) = [step["run"] for step in versions_workflow()["steps"] if "pytest" in step.get("run", "")]
+    assert command.split("--dist loadfile ")[1].split() == listed.split()
+    assert all((ROOT / name).exists() for name in listed.split())
+
+
 def test_exact_versions_satisfy_every_requirement() -> None:
     exact = exact_versions()
     for name, requirement in requirements().items():

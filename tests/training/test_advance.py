@@ -219,7 +219,7 @@ def test_a_compilation_that_fails_ends_in_one_warning_and_steps_that_are_capture
             more = [[]] * (
                 len(signature(BackendCompilerFailed).parameters) - 2
             )  # a newer torch wants a third
-            raise BackendCompilerFailed(lambda: None, RuntimeError("no ptxas"), *more)  # type: ignore[arg-type]
+            raise BackendCompilerFailed(lambda: None, RuntimeError("no ptxas"), *more)
 
         return fails
 
@@ -249,7 +249,7 @@ def test_where_only_a_later_lane_fails_to_compile_no_lane_takes_a_step_twice(
                 more = [[]] * (
                     len(signature(BackendCompilerFailed).parameters) - 2
                 )  # a newer torch wants a third
-            raise BackendCompilerFailed(lambda: None, RuntimeError("no ptxas"), *more)  # type: ignore[arg-type]
+            raise BackendCompilerFailed(lambda: None, RuntimeError("no ptxas"), *more)
             return function(lane)
 
         return compiled
