@@ -51,9 +51,11 @@ def export_model(
         OSError: If the file cannot be written; there is then none, or still the one that was there.
     """
     module, x = _snapshot(module, num_inputs, num_ids)
-    program = torch.export.export(module, (x,), dynamic_shapes=(_open_rows(x),))
+    # strict=False is the default of later versions; the former one reads the bytecode of what it calls.
+    program = torch.export.export(module, (x,), dynamic_shapes=(_open_rows(x),), strict=False)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names of folders on this machine
+        node.meta.pop("source_fn_stack", None)  # of torch 2.4, whose loading looks names up in modules
     if path is not None:
         buffer = io.BytesIO()
         torch.export.save(program, buffer, extra_files={"versions.json": json.dumps(versions())})
@@ -63,7 +65,7 @@ def export_model(
 
 _PLAIN = re.compile(r"data/(weights|constants)/(weight|tensor)_\d+")
 _FLAGS = re.compile(
-    r"version|archive_format|archive_version|byteorder|\.data/\w+|data/\w+/model_\w+_config\.json|extra/[\w.]+"
+    r"version|archive_format|archive_version|byteorder|\.data/\w+|data/\w+/model_\w+_config\.json|extra/[\w.]+|versions\.json"
 )
 _OPERATOR = re.compile(r"torch\.ops\.aten\.(?!from_file)\w+\.\w+|_operator\.(add|sub|mul|floordiv|getitem)|")
 _EXPRESSION = re.compile(

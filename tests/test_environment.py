@@ -166,6 +166,14 @@ def test_the_oldest_python_runs_with_the_oldest_and_the_newest_packages() -> Non
     assert all(left["bounds"] == "oldest" and left["python"] != python for left in matrix["exclude"])
 
 
+def test_make_runs_the_tests_that_the_job_runs_with_the_oldest_and_the_newest_packages() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    (listed,) = re.findall(r"^LIBRARY_TESTS = (.+)$", makefile, re.MULTILINE)
+    (command,) = [step["run"] for step in versions_workflow()["steps"] if "pytest" in step.get("run", "")]
+    assert command.split("--dist loadfile ")[1].split() == listed.split()
+    assert all((ROOT / name).exists() for name in listed.split())
+
+
 def test_exact_versions_satisfy_every_requirement() -> None:
     exact = exact_versions()
     for name, requirement in requirements().items():
@@ -200,11 +208,12 @@ def test_extras_that_make_installs_hold_all_others() -> None:
 
 
 def test_library_and_companion_import_little_and_fast() -> None:
-    """All but the room that draws; torch alone takes seconds, so it is loaded before.
+    """All but the room that draws and what is in scikit-learn's shape; torch takes seconds, so it is loaded before.
 
     Seconds of this process, not of the clock: other tests run at the same time.
     """
-    names = [module for module, _ in modules() if not module.startswith("companion.figures")]
+    left_out = ("companion.figures", "mmoe_lib.frames.estimator")
+    names = [module for module, _ in modules() if not module.startswith(left_out)]
     code = f"""
 import json, sys, time
 import torch

@@ -78,7 +78,7 @@ def test_the_program_is_a_snapshot_and_leaves_the_model_as_it_was() -> None:
 
 def test_an_exported_program_refuses_rows_of_another_width() -> None:
     exported = export_model(model_of("Shared-Bottom"), WIDTH).module()
-    with pytest.raises(AssertionError, match=str(WIDTH)):
+    with pytest.raises((AssertionError, RuntimeError), match=str(WIDTH)):  # torch 2.4 raises the second
         exported(torch.zeros(3, WIDTH + 1))
 
 

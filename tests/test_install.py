@@ -71,7 +71,11 @@ assert (done.failed, done.attempted) == (0, 10), done
 exec(compile(code, page, "exec"), {})
 failed = attempted = 0
 for found in pkgutil.walk_packages(mmoe_lib.__path__, "mmoe_lib."):
-    module = importlib.import_module(found.name)
+    try:
+        module = importlib.import_module(found.name)
+    except ImportError as error:
+        assert (found.name, "pip install" in str(error)) == ("mmoe_lib.frames.estimator", True), error
+        continue
     done = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
     failed, attempted = failed + done.failed, attempted + done.attempted
 print(failed, attempted)

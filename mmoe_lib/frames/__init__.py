@@ -20,13 +20,16 @@ True
 
 """
 
+from mmoe_lib.frames.advice import compare
 from mmoe_lib.frames.encoder import Category, Embedding, FrameEncoder, Ids, Number
 from mmoe_lib.frames.model import BALANCERS, MODELS, FitSettings, MultiTaskModel
+from mmoe_lib.frames.report import Advice
 from mmoe_lib.frames.targets import Target
 
 __all__ = [
     "BALANCERS",
     "MODELS",
+    "Advice",
     "Category",
     "Embedding",
     "FitSettings",
@@ -35,4 +38,5 @@ __all__ = [
     "MultiTaskModel",
     "Number",
     "Target",
+    "compare",
 ]

@@ -143,7 +143,7 @@ class Category:
 
     def encode(self, column: pd.Series[Any], out: NDArray[np.float32]) -> None:
         """Write the column (N,) into zeros (N, V + 1)."""
-        places = _places(self.name, column, {value: place for place, value in enumerate(self.values)})
+        places = places_of(self.name, column, {value: place for place, value in enumerate(self.values)})
         known = np.flatnonzero(places >= 0)
         out[known, places[known]] = 1.0
         out[places < 0] = np.array(self.unknown, dtype=np.float32)
@@ -242,7 +242,7 @@ class Ids:
         else:
             column = column.reset_index(drop=True)
         known = {value: place for place, value in enumerate(self.values)}
-        ids = _places(self.name, column, known, self.buckets) + 2  # -1 becomes row 1
+        ids = places_of(self.name, column, known, self.buckets) + 2  # -1 becomes row 1
         rows = column.index.to_numpy()
         places = np.arange(len(rows)) - np.searchsorted(rows, rows)  # within the list
         read = places < self.length
@@ -397,7 +397,7 @@ def _exploded(column: pd.Series[Any]) -> pd.Series[Any]:
     return column.reset_index(drop=True).explode()
 
 
-def _places(
+def places_of(
     name: str, column: pd.Series[Any], known: Mapping[str, int], buckets: int = 0
 ) -> NDArray[np.intp]:
     """The place of each value (N,) among the known ones or the buckets; -1 for missing and unseen."""

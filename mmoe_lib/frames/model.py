@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from mmoe_lib.models.layers import ModelBuilder
 from mmoe_lib.seeds import seeded_generator
 from mmoe_lib.training import Adam, Ensemble, History, TrainingSettings, epochs, fit
 from mmoe_lib.training.balancing import SURGEONS, Balancer, GradientSurgery, GradNorm, UncertaintyWeighting
-from mmoe_lib.training.batches import parts_of, rebuilt
+from mmoe_lib.training.batches import own_epochs, parts_of, rebuilt
 from mmoe_lib.training.devices import checked_device, faster_device
 
 _NETWORKS: dict[str, Any] = {"bottom_widths": (113,), "tower_widths": (8,)}
@@ -84,6 +84,8 @@ class FitSettings:
         weight_decay: Of AdamW: each weight shrinks by the learning rate times this at each step; 0 for none.
         balancer: A name of `BALANCERS`, which decides how much each task's gradient counts; None takes their sum.
         task_weights: What the loss of a target is multiplied with, by the target's name; 1 for those not named.
+        own_orders: Let each run visit the rows in the order that its own seed gives, as it would alone, so that runs
+            tell how much the order matters too; else all share one order, which is faster.
 
     Raises:
         ValueError: If a number is out of range, or there is no such balancer.
@@ -100,6 +102,7 @@ class FitSettings:
     weight_decay: float = 0.0
     balancer: str | None = None
     task_weights: Mapping[str, float] | None = None
+    own_orders: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("runs", 1), ("seed", 0)):
@@ -109,8 +112,9 @@ class FitSettings:
         object.__setattr__(self, "weight_decay", real("weight_decay", self.weight_decay, positive=False))
         if str(self.device) == "meta":
             raise ValueError("device is 'meta', which holds no numbers, expected 'cpu', 'cuda' or 'auto'")
-        if not isinstance(self.compile, bool):
-            raise ValueError(f"compile is {self.compile!r}, expected True or False")
+        for name in ("compile", "own_orders"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected True or False")
         if self.balancer is not None and self.balancer not in BALANCERS:
             raise ValueError(
                 f"balancer is {self.balancer!r}, expected one of {', '.join(BALANCERS)}, or None"
@@ -210,13 +214,13 @@ class MultiTaskModel:
         settings, frame = FitSettings() if settings is None else settings, frame_of(frame)
         if not isinstance(settings, FitSettings):
             raise ValueError(f"settings are {type(settings).__name__}, expected FitSettings(...) or None")
-        targets, inputs = _checked_names(frame, targets, inputs, weights)
+        targets, inputs = checked_names(frame, targets, inputs, weights)
         classes = _named_among("classes", names_of("classes", classes), targets)
         task_weights = settings.task_weights or {}
         _named_among("task_weights", list(task_weights), targets)
         weights_of(frame, weights)  # of all rows, before some are held out
-        rows, held_out = _split(frame, validation, settings.seed)
-        encoder = FrameEncoder.fit(rows, inputs, _embeddings(embeddings))
+        rows, held_out = split_rows(frame, validation, settings.seed)
+        encoder = FrameEncoder.fit(rows, inputs, embeddings_of(embeddings))
         fitted = tuple(Target.fit(rows, name, classes=name in classes) for name in targets)
         chosen, builder, sizes = _chosen(model, sizes or {})
         seeds = range(settings.seed, settings.seed + settings.runs)
@@ -260,7 +264,7 @@ class MultiTaskModel:
         ensemble, history = fit(
             build,
             seeds,
-            lambda device: epochs(x, y, batch_size, seed=settings.seed),
+            partial(_batches, x, y, batch_size, seeds, own_orders=settings.own_orders),
             loss,
             training,
             None if others is None else partial(_validation_loss, loss, *others),
@@ -479,6 +483,26 @@ class MultiTaskModel:
             write_whole(path / "serve.py", Path(serving.__file__).read_bytes())
 
 
+def _batches(
+    x: Inputs,
+    y: Tensor,
+    batch_size: int,
+    seeds: Sequence[int],
+    device: torch.device,
+    *,
+    own_orders: bool,
+) -> Iterator[tuple[Any, Tensor]]:
+    """Minibatches (B, d) that all runs share, or (R, B, d) with an order of each run's own."""
+    if not own_orders:
+        return epochs(x, y, batch_size, seed=seeds[0])
+
+    def take(rows: Tensor) -> tuple[Any, Tensor]:
+        return rebuilt(x, [part[rows] for part in parts_of(x)]), y[rows]
+
+    every = torch.arange(len(y)).expand(len(seeds), -1)  # (R, N)
+    return own_epochs(take, every, batch_size, seeds=seeds, device=device)
+
+
 def _validation_loss(loss: MixedLoss, x: Inputs, y: Tensor, ensemble: Ensemble) -> dict[str, Tensor]:
     """The sum of the task losses of each run, (R,), over the held-out rows."""
     return {"loss": vmap(loss, in_dims=(0, None))(ensemble.predict(x), y).sum(dim=1)}
@@ -512,7 +536,7 @@ def _survivors(ensemble: Ensemble, history: History) -> Ensemble:
     return ensemble.keep([run for run in range(len(ensemble)) if run not in diverged])
 
 
-def _checked_names(
+def checked_names(
     frame: pd.DataFrame, targets: Sequence[str], inputs: Sequence[str] | None, weights: str | None
 ) -> tuple[list[str], list[str]]:
     """The names of targets and inputs; raises ValueError unless all are text, in the frame, and given once."""
@@ -542,7 +566,7 @@ def _named_among(what: str, names: list[str], targets: list[str]) -> list[str]:
     return names
 
 
-def _embeddings(given: Sequence[str] | Mapping[str, Embedding | int | None]) -> dict[str, Embedding]:
+def embeddings_of(given: Sequence[str] | Mapping[str, Embedding | int | None]) -> dict[str, Embedding]:
     """How each named column is embedded."""
     if not isinstance(given, Mapping):
         return {name: Embedding() for name in names_of("embeddings", given)}
@@ -552,25 +576,29 @@ def _embeddings(given: Sequence[str] | Mapping[str, Embedding | int | None]) -> 
     }
 
 
-def _split(
-    frame: pd.DataFrame, validation: float | pd.DataFrame | None, seed: int
+def split_rows(
+    frame: pd.DataFrame, validation: float | pd.DataFrame | None, seed: int, what: str = "validation"
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Training rows and validation rows."""
+    """The rows that are left, and those held out: a share drawn at random, or a frame, or none.
+
+    Raises:
+        ValueError: If it is no share that leaves rows for both, or a frame without rows.
+    """
     if validation is None:
         return frame, None
     if not isinstance(validation, bool | int | float | str):
         held_out_rows = frame_of(validation)
         if not len(held_out_rows):
-            raise ValueError("validation is a frame of 0 rows, expected some, or a share, or None")
+            raise ValueError(f"{what} is a frame of 0 rows, expected some, or a share, or None")
         return frame, held_out_rows
     share = validation if isinstance(validation, float) else 0.0
     held_out = round(share * len(frame)) if 0 < share < 1 else 0
     if not 0 < held_out < len(frame):
         raise ValueError(
-            f"validation is {validation!r} of {len(frame)} rows, expected a share between 0 and 1 that leaves rows for "
+            f"{what} is {validation!r} of {len(frame)} rows, expected a share between 0 and 1 that leaves rows for "
             "both, or a frame, or None"
         )
-    order = torch.randperm(len(frame), generator=seeded_generator(seed, "validation rows")).numpy()
+    order = torch.randperm(len(frame), generator=seeded_generator(seed, f"{what} rows")).numpy()
     return frame.iloc[order[held_out:]], frame.iloc[order[:held_out]]
 
 

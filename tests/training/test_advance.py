@@ -8,7 +8,9 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import signature
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -208,14 +210,23 @@ def test_a_capture_that_fails_ends_in_one_warning_and_plain_steps(fed: bool) -> 
     torch.testing.assert_close(torch.cat([losses, more]), expected, rtol=1e-12, atol=0)
 
 
+def _failed() -> Exception:
+    """What torch raises where a backend cannot compile; a newer one is told the frame too."""
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    kind: Any = BackendCompilerFailed
+    error: Exception = kind(
+        lambda: None, RuntimeError("no ptxas"), *[[]] * (len(signature(kind).parameters) - 2)
+    )
+    return error
+
+
 def test_a_compilation_that_fails_ends_in_one_warning_and_steps_that_are_captured_plainly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from torch._dynamo.exc import BackendCompilerFailed
-
     def broken(*_: object, **__: object) -> Callable[[object], object]:
         def fails(_: object) -> object:
-            raise BackendCompilerFailed(lambda: None, RuntimeError("no ptxas"), [])  # type: ignore[arg-type]
+            raise _failed()
 
         return fails
 
@@ -234,15 +245,13 @@ def test_a_compilation_that_fails_ends_in_one_warning_and_steps_that_are_capture
 def test_where_only_a_later_lane_fails_to_compile_no_lane_takes_a_step_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from torch._dynamo.exc import BackendCompilerFailed
-
     def second_fails(function: Callable[[object], object], _: object) -> Callable[[object], object]:
         calls: list[object] = []
 
         def compiled(lane: object) -> object:
             calls.append(lane)
             if len(calls) == 2:
-                raise BackendCompilerFailed(lambda: None, RuntimeError("no ptxas"), [])  # type: ignore[arg-type]
+                raise _failed()
             return function(lane)
 
         return compiled

@@ -140,7 +140,7 @@ def test_weights_of_the_losses_are_those_of_the_gradients() -> None:
     weights = (0.5, 2.0, 3.0)
 
     def weighted_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-        return binary_cross_entropy(outputs, labels) * outputs.new_tensor(weights)
+        return binary_cross_entropy(outputs, labels) * torch.tensor(weights, dtype=outputs.dtype)
 
     plain = _trained("MMoE", None, weighted_loss)
     balanced = _trained("MMoE", _Fixed(weights), binary_cross_entropy)
