@@ -116,7 +116,8 @@ def test_test_rows_move_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmoe_lib.frames.advice.importlib.util.find_spec", _without("sklearn"))
     train, test = frame_of_two(), frame_of_two(seed=2)
     turned = test.assign(click=~test["click"], like=~test["like"])
-    first, second = (quick(train, rates=[0.001, 0.01], test=part) for part in (test, turned))
+    first, second = (quick(train, rates=[0.01, 1e-9], test=part) for part in (test, turned))
+    assert set(first.table["rate"].dropna()) == {0.01}  # with the other nothing is learned
     assert first.table["rate"].equals(second.table["rate"])
     both = first.table["mean"] + second.table["mean"]
     # the same predictions: AUC of labels turned round is 1 less the AUC, up to the blocks' own rows

@@ -3,7 +3,8 @@
 A chain of tasks, such as a purchase that can only follow a click, needs no more than missing labels: bought is missing
 where there was no click, so that it is learned given a click. The product of the two is the probability of click and
 purchase, for every row, also one whose click is not known yet: the decomposition of ESMM (Ma et al., SIGIR 2018, doi
-10.1145/3209978.3210104, equation 1), which trains the second task through the product instead.
+10.1145/3209978.3210104, equation 1), which trains the second task through the product instead, as the example of
+`mmoe_lib.training.losses` does.
 
 >>> import numpy as np, pandas as pd
 >>> from mmoe_lib.frames import FitSettings, MultiTaskModel

@@ -66,7 +66,11 @@ class Advice:
         made = ", ".join(f"{name} {version}" for name, version in self.written_by.items())
         page = _PAGE.format(
             advice=html.escape(self.advice),
-            verdicts=_table(self.verdicts.drop(columns=["first", "second", "word"])),
+            verdicts=_table(
+                self.verdicts.drop(columns=["first", "second", "word"]).assign(
+                    runs_needed=self.verdicts["runs_needed"].map("{:,.0f}".format)
+                )
+            ),
             figure=_figure(self.verdicts),
             table=_table(self.table),
             gates=_table(self.gates.reset_index()),
@@ -104,7 +108,7 @@ def _figure(verdicts: pd.DataFrame) -> str:
             f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/><circle cx="{middle:.1f}" cy="{y}" r="4"/>'
         )
     height = step * len(known)
-    ends = f"{-reach:.2f}", "0", f"{reach:.2f} points"
+    ends = f"{-reach:.2f}", "0", f"{reach:.2f}"
     marks = "".join(
         f'<text x="{at(value * reach):.1f}" y="{height + 16}" text-anchor="middle">{text}</text>'
         for value, text in zip((-0.9, 0, 0.9), ends, strict=True)
@@ -133,7 +137,7 @@ svg circle {{ fill: #0a7; }} svg .zero {{ stroke-width: 1; }} svg .band {{ fill:
 <h1>Will it help on my data?</h1>
 <p class="advice">{advice}</p>
 <h2>Claims</h2>
-<p>Right of 0 the claim holds; in the grey band a difference is too small to matter.</p>
+<p>Points of difference: right of 0 the claim holds; in the grey band a difference is too small to matter.</p>
 <div>{figure}</div><div>{verdicts}</div>
 <h2>Methods</h2>
 <p>Points (1/100) of the metric on test rows that no setting was chosen by.</p>

@@ -1,6 +1,29 @@
 """Losses of one run: outputs and labels (B, K) to one mean loss a task, (K,).
 
 A label that is NaN is missing: its row does not count for that task, and does for the others.
+
+A loss may join tasks. Of a purchase that can only follow a click, ESMM (Ma et al., SIGIR 2018, doi
+10.1145/3209978.3210104, equations 1 to 3) trains the chance of a click and its product with the chance of a purchase
+given a click, both known for every row, so that the second holds for rows without a click too:
+
+>>> from functools import partial
+>>> import torch
+>>> from mmoe_lib.models import MMoE
+>>> from mmoe_lib.training import Ensemble, TrainingSettings, epochs, train
+>>> def entire_space(outputs, labels):  # logits of click and of purchase given click; labels click, click and purchase
+...     chances = torch.sigmoid(outputs)
+...     both = torch.stack([chances[:, 0], chances.prod(dim=1)], dim=1)
+...     return torch.nn.functional.binary_cross_entropy(both, labels, reduction="none").mean(dim=0)
+>>> generator = torch.Generator().manual_seed(0)
+>>> x = torch.randn(2000, 2, generator=generator)
+>>> click, wants = (x + torch.randn(2000, 2, generator=generator) > 0).unbind(dim=1)
+>>> y = torch.stack([click, click & wants], dim=1).float()
+>>> runs = Ensemble(partial(MMoE, 2, num_tasks=2, num_experts=2, expert_widths=(8,)), seeds=[0])
+>>> settings = TrainingSettings(steps=200, learning_rate=0.01)
+>>> _ = train(runs, epochs(x, y, 100), entire_space, settings, progress=False)
+>>> given_click = torch.sigmoid(runs.predict(x)[0, :, 1])  # of all rows, of which half were clicked
+>>> bool(abs(given_click.mean() - wants.float().mean()) < 0.03)
+True
 """
 
 from __future__ import annotations
