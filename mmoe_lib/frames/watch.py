@@ -101,10 +101,11 @@ def _watch_gates(ensemble: Ensemble, targets: Sequence[Target], x: Inputs) -> No
         )
     unread = means.amax(dim=1) < UNREAD  # (R, n)
     if unread.any():
-        told = ", ".join(str(expert + 1) for expert in unread.any(dim=0).nonzero().flatten().tolist())
+        # Expert 3 of one run is not expert 3 of another, so they are counted and not named.
+        most, experts = int(unread.sum(dim=1).max()), unread.shape[1]
         warn(
-            f"expert {told} is read by no target in {_of(unread.any(dim=1))}: its gates' weights are below "
-            f"{UNREAD:.0%}; take fewer experts, or lower learning_rate"
+            f"up to {most} of {experts} experts are read by no target in {_of(unread.any(dim=1))}: their gates' weights "
+            f"are below {UNREAD:.0%}; take fewer experts, or lower learning_rate"
         )
 
 
