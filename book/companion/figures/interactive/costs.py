@@ -27,11 +27,11 @@ LEVELS: Mapping[str, Sequence[int]] = {
 """What can be chosen of each size."""
 LABELS = {
     "tasks": "tasks",
-    "inputs": "inputs of the top shared layer",
+    "inputs": "inputs",
     "experts": "experts",
-    "units": "units of an expert, and of Shared-Bottom's layer",
+    "units": "units of an expert",
     "tower": "units of a tower",
-    "below": "multiply-adds of the layers below",
+    "below": "multiply-adds below",
 }
 START = {"tasks": 2, "inputs": 64, "experts": 4, "units": 32, "tower": 16, "below": 10_000}
 """About the rankers of chapter 5."""
@@ -51,6 +51,14 @@ def models(
         return {name: make(inputs, tasks, tower_widths=(tower,)) for name, make in build.items()}
 
 
+def _short(level: int) -> str:
+    """A size in few letters, so that no control grows by a line: 10000000 is 10 M."""
+    for unit, name in ((1_000_000, " M"), (1_000, " k")):
+        if level >= unit and level % unit == 0:
+            return f"{level // unit}{name}"
+    return str(level)
+
+
 def costs(measured: str, picture: str | None = None) -> Interactive:
     """The interactive figure.
 
@@ -63,14 +71,14 @@ def costs(measured: str, picture: str | None = None) -> Interactive:
             "kind": "range",
             "name": name,
             "label": LABELS[name],
-            "texts": [f"{level:,}" for level in levels],
+            "texts": [_short(level) for level in levels],
             "start": list(levels).index(START[name]),
         }
         for name, levels in LEVELS.items()
     ]
     caption = (
-        "What four models cost where the top shared layer becomes experts: multiply-adds of one row and parameters, for your "
-        "own sizes. Embeddings are looked up and not counted; time is another matter, below."
+        "What four models cost where the top shared layer becomes experts of as many units, for your own sizes: multiply-adds "
+        "of one row and parameters. Embeddings are looked up and not counted; time is another matter, below."
     )
     elsewhere = (
         "In the HTML book and on Colab the sizes can be changed here; the picture above shows the first ones."
