@@ -138,7 +138,7 @@ def _pair(samples: Sequence[NDArray[np.float64]], smallest: float, level: float)
     """Of one sample of differences, or of two samples, the first minus the second."""
     difference, variances, counts = _moments(samples)
     error, freedom = _error(variances, counts)
-    half = _half(variances, counts, level)
+    half = half_width(variances, counts, level)
     word = _word(difference, half, smallest)
     without = [
         _moments(
@@ -148,7 +148,7 @@ def _pair(samples: Sequence[NDArray[np.float64]], smallest: float, level: float)
         if len(one) > 2  # of two, the other alone has no spread
         for row in (int(one.argmin()), int(one.argmax()))
     ]
-    words = {_word(mean, _half(spreads, numbers, level), smallest) for mean, spreads, numbers in without}
+    words = {_word(mean, half_width(spreads, numbers, level), smallest) for mean, spreads, numbers in without}
     if difference == 0 or error == 0:
         opposite = 0.0 if difference else 0.5
     else:
@@ -181,7 +181,14 @@ def _error(variances: Sequence[float], counts: Sequence[int]) -> tuple[float, fl
     )
 
 
-def _half(variances: Sequence[float], counts: Sequence[int], level: float) -> float:
+def half_width(variances: Sequence[float], counts: Sequence[int], level: float) -> float:
+    """Half of Student's interval of a mean, of one sample, or Welch's of the difference of two.
+
+    Args:
+        variances: Of each sample, with n - 1.
+        counts: Of each sample, 2 or more.
+        level: Of confidence, such as 0.95.
+    """
     error, freedom = _error(variances, counts)
     return error * float(_stats().t.ppf((1 + level) / 2, freedom))
 
@@ -194,7 +201,7 @@ def _word(difference: float, half: float, smallest: float) -> str:
 
 def _needed(difference: float, variances: Sequence[float], smallest: float, level: float) -> float:
     def decided(count: int) -> bool:
-        return _word(difference, _half(variances, [count] * len(variances), level), smallest) != OPEN
+        return _word(difference, half_width(variances, [count] * len(variances), level), smallest) != OPEN
 
     high = 2
     while not decided(high):

@@ -30,7 +30,8 @@ DO_NOT_APPLY = {
         "a row with weight 2 stands in one minibatch, the same row twice in two: equal in the mean over orders only"
     )
 }
-
+ASKS_FOR_MORE = ("check_array_api_input",)
+"""Checks that scikit-learn leaves out where the environment does not name SCIPY_ARRAY_API: arrays are of numpy here."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*not predicted better")  # so short a training learns little
 
@@ -38,9 +39,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*not predicted better")  # so s
 @pytest.mark.parametrize("kind", [MultiTaskRegressor, MultiTaskClassifier])
 def test_scikit_learns_checks(kind: Any) -> None:
     found = check_estimator(kind(**QUICK), expected_failed_checks=DO_NOT_APPLY, on_skip=None)
-    by_status = pd.Series([one["status"] for one in found]).value_counts()
-    assert by_status["passed"] > 50
-    assert by_status.get("xfail", 0) == len(DO_NOT_APPLY)
+    assert len(found) > 50
+    left = {one["check_name"]: one["status"] for one in found if one["status"] != "passed"}
+    assert left == {**dict.fromkeys(DO_NOT_APPLY, "xfail"), **dict.fromkeys(ASKS_FOR_MORE, "skipped")}
 
 
 def tasks(rows: int = 240) -> tuple[pd.DataFrame, pd.DataFrame]:

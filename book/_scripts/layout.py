@@ -11,6 +11,8 @@ import yaml
 
 CHAPTER = re.compile(r"[a-z]?\d+[a-z]?_")
 """How the names of chapters begin: 03_synthetic, its second page 03b_universes, a1_open_choices."""
+FURTHER_PAGE = re.compile(r"\d+[b-z]_")
+"""And those of a chapter's pages after its first."""
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,16 +1,13 @@
 """Everything that holds the repository's address, made from the one in `_config.yml`."""
 
-import re
 from pathlib import Path
 
 from nbformat import NotebookNode
 
-from _scripts.layout import Book, BookError
+from _scripts.layout import FURTHER_PAGE, Book, BookError
 from _scripts.notebooks import has_tag, read_notebook
 
 COLAB_TAG = "colab"
-SECOND_PAGE = re.compile(r"\d+[b-z]_")
-"""How the names of a chapter's further pages begin: 03b_universes."""
 README_START = "<!-- links: written by `make outputs` from the address in _config.yml -->"
 README_END = "<!-- end of links -->"
 
@@ -76,7 +73,7 @@ def readme_block(book: Book) -> str:
     rows = [
         f"| [{_title(chapter)}](book/{chapter.name}) | [open on Colab]({colab_link(book, chapter)}) |"
         for chapter in book.chapters()
-        if not SECOND_PAGE.match(chapter.name)
+        if not FURTHER_PAGE.match(chapter.name)
     ]
     table = ["| Chapter | Run it without installing |", "|---|---|", *rows]
     read = f"The published book: <{pages_link(book)}>"

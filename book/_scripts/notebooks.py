@@ -1,5 +1,6 @@
 """Read, normalise and write notebooks, so that the same content is the same bytes."""
 
+import copy
 import json
 import os
 import re
@@ -55,7 +56,7 @@ def has_tag(cell: NotebookNode, tag: str) -> bool:
 
 def with_solutions(notebook: NotebookNode) -> NotebookNode:
     """A copy that also runs the Python of its exercises' solutions, each a cell at the end, tagged by its number."""
-    copied = nbformat.from_dict(json.loads(nbformat.writes(notebook)))
+    copied = copy.deepcopy(notebook)
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     for number, solution in enumerate(_SOLUTIONS.findall(prose), start=1):
         for code in _PYTHON.findall(solution):

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from mmoe_lib.compare import LARGER, OPEN, SMALLER, compare_runs
+from mmoe_lib.compare import LARGER, OPEN, SMALLER, compare_runs, half_width
 from mmoe_lib.frames.columns import Floats, check_columns, frame_of, names_of, real
 from mmoe_lib.frames.encoder import Embedding, FrameEncoder
 from mmoe_lib.frames.model import (
@@ -109,8 +109,8 @@ def compare(
 
     The test rows are looked at once. They are cut into as many blocks as there are runs, of like shares of labels, and
     run r of every method is judged on block r. So the spread over runs holds that of seeds, of orders and of test rows,
-    and a difference is one of pairs. Rows are taken for independent: where they come in groups or in time, give `test`
-    and `validation` as frames.
+    and a difference is one of pairs; that other training rows might have been drawn is not in it. Rows are taken for
+    independent: where they come in groups or in time, give `test` and `validation` as frames.
 
     A claim *supports* where its interval lies above 0 and the difference reaches `smallest`, *contradicts* where the
     difference is the other way round or the interval lies within `smallest`, else it is *open*; also where leaving out
@@ -421,17 +421,12 @@ def _note(lived: int, runs: int, rate: float, rates: Sequence[float]) -> str:
 
 def _table(scores: pd.DataFrame, trees: bool, rates: Sequence[float]) -> pd.DataFrame:
     """A row a target and method: the mean of the runs and its own 95 % interval."""
-    from scipy import stats
-
     rows = []
     for (target, method), own in scores.groupby(["target", "method"], sort=False):
         values = own["value"].dropna().to_numpy()
         mean = float(values.mean()) if len(values) else math.nan
-        half = (
-            float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-            if len(values) > 1
-            else math.nan
-        )
+        several = len(values) > 1
+        half = half_width([float(values.var(ddof=1))], [len(values)], 0.95) if several else math.nan
         first = own.iloc[0]
         rows.append(
             {

@@ -100,6 +100,15 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         x = validate_data(self, x, reset=reset, ensure_all_finite="allow-nan")
         return pd.DataFrame(x, columns=[f"x{place}" for place in range(x.shape[1])])
 
+    def _read(self, x: Any, y: Any, **how: Any) -> tuple[pd.DataFrame, NDArray[Any]]:
+        """X as a frame and y as (N, K), read as `check_array` is told; notes whether y was (N,)."""
+        frame = self._frame(x, reset=True)
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None")
+        given = check_array(y, ensure_2d=False, input_name="y", **how)
+        self._flat = given.ndim == 1
+        return frame, given[:, None] if self._flat else given
+
     def _fit(self, frame: pd.DataFrame, y: NDArray[Any], classes: Sequence[int], sample_weight: Any) -> None:
         """Train on y (N, K), of which the columns of these numbers are classes."""
         check_consistent_length(frame, y)
@@ -158,14 +167,8 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskEstimator):  # type: ignore[mi
         Raises:
             ValueError: What `MultiTaskModel.fit` and scikit-learn's validation refuse.
         """
-        frame = self._frame(X, reset=True)
-        if y is None:
-            raise ValueError("requires y to be passed, but the target y is None")
-        given = check_array(
-            y, ensure_2d=False, ensure_all_finite="allow-nan", dtype=np.float64, input_name="y"
-        )
-        self._flat = given.ndim == 1
-        self._fit(frame, given[:, None] if self._flat else given, [], sample_weight)
+        frame, given = self._read(X, y, ensure_all_finite="allow-nan", dtype=np.float64)
+        self._fit(frame, given, [], sample_weight)
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
@@ -187,13 +190,8 @@ class MultiTaskClassifier(ClassifierMixin, MultiTaskEstimator):  # type: ignore[
         Raises:
             ValueError: What `MultiTaskModel.fit` and scikit-learn's validation refuse.
         """
-        frame = self._frame(X, reset=True)
-        if y is None:
-            raise ValueError("requires y to be passed, but the target y is None")
-        given = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+        frame, given = self._read(X, y, dtype=None)
         check_classification_targets(given)
-        self._flat = given.ndim == 1
-        given = given[:, None] if self._flat else given
         found = [np.unique(column, return_inverse=True) for column in given.T]
         if min(len(values) for values, _ in found) < 2:
             raise ValueError(

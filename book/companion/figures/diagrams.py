@@ -22,8 +22,8 @@ NETWORK, GATE, SUM, TOWER, PLAIN = "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "
 INK = "#111111"
 SIDE = 4.8
 """Width of a diagram in inches: smaller than the column, so that type is large where the page is narrow."""
-NAME, SHAPE = 13, 10.5
-"""Points of names and of shapes: in the column of a phone, 342 pixels, a point is a pixel."""
+NAME, SHAPE = 14, 10.5
+"""Points of names and of shapes: in the column of a phone, 342 pixels or 326 in dark, about a pixel each."""
 UNITS = 12.4
 """Units across: 10 for the model, the rest for the shapes."""
 INPUT, EXPERTS, SUMS, TOWERS, OUTPUTS = 0.5, 2.1, 3.7, 5.2, 6.5

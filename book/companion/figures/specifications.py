@@ -67,7 +67,7 @@ def _differences(
     for rival, curve in of_group.items():
         seen = curve[curve["specification"].isin(list(order))]
         places = np.array([order[number] for number in seen["specification"]], dtype=float)
-        marker, colour, width, shift = LOOKS.get(rival, ("o", "#333333", 0.7, 0.0))
+        marker, colour, width, shift = LOOKS[rival]
         axes.errorbar(
             places + shift,
             seen["difference"],

@@ -37,10 +37,8 @@ START = {"tasks": 2, "inputs": 64, "experts": 4, "units": 32, "tower": 16, "belo
 """About the rankers of chapter 5."""
 
 
-def models(
-    tasks: int, inputs: int, experts: int, units: int, tower: int, below: int = 0
-) -> dict[str, nn.Module]:
-    """The four models of these sizes, without memory for their weights; `below` lies under them and is left out."""
+def models(tasks: int, inputs: int, experts: int, units: int, tower: int) -> dict[str, nn.Module]:
+    """The four models of these sizes, without memory for their weights."""
     build: dict[str, Callable[..., nn.Module]] = {
         "Single-Task": partial(SingleTask, bottom_widths=(units,)),
         "Shared-Bottom": partial(SharedBottom, bottom_widths=(units,)),
@@ -93,8 +91,8 @@ def costs_picture(finding: str) -> Figure:
     Args:
         finding: The title.
     """
-    below = START["below"]
-    counted = {name: count_multiply_adds(model) for name, model in models(**START).items()}
+    below, sizes = START["below"], {name: size for name, size in START.items() if name != "below"}
+    counted = {name: count_multiply_adds(model) for name, model in models(**sizes).items()}
     one = counted["Shared-Bottom"] + below
     with theme():
         figure, axis = plt.subplots(figsize=(WIDTH, 2.2))
